@@ -1,0 +1,1 @@
+"""Errors, atomic writes, provenance and strict configuration: no torch, no biology."""
