@@ -17,7 +17,9 @@ __version__ = package_version()
 __all__ = ["__version__", "load"]
 
 _LAZY = {"load": "genossm.models"}
-_ROOMS = frozenset({"data", "evaluation", "genome", "inference", "models", "nn", "plotting", "sequence", "training", "variants"})
+_ROOMS = frozenset(
+    {"data", "evaluation", "genome", "inference", "models", "nn", "plotting", "sequence", "training", "variants"}
+)
 
 
 def __getattr__(name: str) -> Any:

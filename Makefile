@@ -1,0 +1,63 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` proves the checkout.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+JUDGED := 20:3,200,001-4,000,000
+TRAINED := 20:1,000,001-3,000,000
+TUNED := 20:3,000,001-3,200,000
+
+.PHONY: help demo test env lint types contracts pytest format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo     environment if missing, then the main job on real human sequence (demo/report.html)"
+	@echo "make test     environment if missing, then lint, types, import contracts, and every test that needs no GPU"
+	@echo "make format   let ruff rewrite the code in the house style"
+	@echo "make clean    remove the environment, the demo's output and caches"
+
+# One stamp a set of extras: the demo needs fewer packages than the tests do.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[train,plot]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+env: $(VENV)/.dev
+
+demo: $(VENV)/.demo
+	@rm -rf demo && mkdir demo
+	genossm genome build data/chr20_1-4Mb.fa.gz -o demo/chr20.zarr
+	genossm train --config configs/train/demo.yaml
+	genossm evaluate bases -m demo/model -f demo/chr20.zarr --train $(TRAINED) --validation $(TUNED) --test $(JUDGED) -o demo/bases.json
+	genossm score -f demo/chr20.zarr -m demo/model data/1000g_chr20_1-4Mb.vcf.gz -o demo/scored.vcf.gz
+	genossm evaluate variants demo/scored.vcf.gz -f demo/chr20.zarr --region $(JUDGED) --markov-train $(TRAINED) -o demo/variants.json
+	genossm report --model demo/model --bases demo/bases.json --variants demo/variants.json -o demo/report.html
+
+test: env lint types contracts pytest
+
+lint:
+	ruff format --check .
+	ruff check .
+
+types:
+	pyright
+
+contracts:
+	lint-imports
+
+pytest:
+	python -m pytest tests --ignore=tests/gpu
+
+format:
+	ruff format .
+	ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,55 @@
+"""The shell around all commands: help, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from genossm.cli.main import COMMANDS, run
+from genossm.core.errors import ConfigError, TooManySkippedError, UsageError
+
+
+def exit_code(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as stop:
+        run(arguments)
+    return int(stop.value.code or 0)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_listed_command_exists_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code([name, "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"Usage: genossm {name}")
+
+
+def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["scor"]) == 2
+    assert "No such command 'scor'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(ConfigError, 1), (UsageError, 2), (TooManySkippedError, 3)])
+def test_user_errors_print_one_line(
+    error: type[Exception], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = importlib.import_module("genossm.cli.genome")
+
+    def fail(*_: object, **__: object) -> None:
+        raise error("what\n  got,   wanted")
+
+    monkeypatch.setattr(module.command, "invoke", fail)
+    assert exit_code(["genome", "info", "x"]) == code
+    captured = capsys.readouterr()
+    assert captured.err == "genossm: error: what got, wanted\n"
+    assert captured.out == ""
+
+
+def test_debug_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("genossm.cli.genome")
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConfigError("whole story")
+
+    monkeypatch.setattr(module.command, "invoke", fail)
+    with pytest.raises(ConfigError, match="whole story"):
+        run(["--debug", "genome", "info", "x"])
