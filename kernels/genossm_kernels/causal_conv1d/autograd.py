@@ -1,0 +1,55 @@
+"""Drives back ends that bring their own backward pass."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
+from genossm_kernels.checks import unit_stride
+
+_DIFFERENTIABLE = tuple(field.name for field in fields(ConvGradients))
+
+
+class ConvFunction(torch.autograd.Function):
+    """Inputs: the back end, the arguments, then the differentiable tensors of `ConvGradients` in its order."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, backend: CompiledBackend, arguments: ConvArguments, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        y, final_state, saved = backend.forward(arguments, need_backward=True)
+        ctx.save_for_backward(*tensors, arguments.seq_idx, *saved)
+        ctx.set_materialize_grads(False)
+        ctx.backend = backend
+        ctx.options = (arguments.silu, arguments.reverse)
+        return y, final_state
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
+        ctx: Any, *grad_outputs: Tensor | None
+    ) -> tuple[Any, ...]:
+        grad_y, grad_final_state = grad_outputs
+        x, weight, bias, initial_state, seq_idx, *saved = ctx.saved_tensors
+        silu, reverse = ctx.options
+        arguments = ConvArguments(x, weight, bias, silu, reverse, initial_state, seq_idx)
+        if grad_y is None:
+            grad_y = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        if grad_final_state is not None:
+            grad_final_state = grad_final_state.contiguous()
+        gradients = ctx.backend.backward(arguments, tuple(saved), unit_stride(grad_y), grad_final_state)
+        return (None, None, *(getattr(gradients, name) for name in _DIFFERENTIABLE))
+
+
+def run_compiled(backend: CompiledBackend, arguments: ConvArguments) -> tuple[Tensor, Tensor]:
+    """y and the final state, recorded for autograd only where something asks for a gradient."""
+    tensors = tuple(getattr(arguments, name) for name in _DIFFERENTIABLE)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        return ConvFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
+    y, final_state, _ = backend.forward(arguments, need_backward=False)
+    return y, final_state

@@ -1,0 +1,80 @@
+"""What the public function promises a back end of `causal_conv1d`, and what it expects back.
+
+The two kinds of back end are those of `selective_scan.contract`. Arguments arrive checked: `x` with unit stride
+in the last dimension (it may be a slice of a larger projection), `weight bias` contiguous in the state dtype
+(float64 for float64 inputs, else float32), `initial_state` contiguous in the dtype of `x`, `seq_idx` contiguous int32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from genossm_kernels.checks import state_dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ConvArguments:
+    """Inputs of one convolution; `reverse` has one entry a block of `channels / len(reverse)` channels."""
+
+    x: Float[Tensor, "batch length channels"]
+    weight: Float[Tensor, "channels width"]
+    bias: Float[Tensor, " channels"] | None
+    silu: bool
+    reverse: tuple[bool, ...]
+    initial_state: Float[Tensor, "batch tail channels"] | None
+    seq_idx: Int32[Tensor, "batch length"] | None
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        return state_dtype(self.x.dtype)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ConvGradients:
+    """One gradient an input, in that input's dtype and shape; None where the input is None."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    initial_state: Tensor | None
+
+
+class CompiledBackend(Protocol):
+    """A back end with a hand-written backward pass."""
+
+    def unavailable(self, arguments: ConvArguments) -> str | None:
+        """None if `forward` and `backward` can run these arguments here, else the reason; cheap."""
+        ...
+
+    def forward(
+        self, arguments: ConvArguments, *, need_backward: bool
+    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch tail channels"], tuple[Tensor, ...]]:
+        """y and the final state (both in the dtype of x), and what `backward` wants kept."""
+        ...
+
+    def backward(
+        self,
+        arguments: ConvArguments,
+        saved: tuple[Tensor, ...],
+        grad_y: Float[Tensor, "batch length channels"],
+        grad_final_state: Float[Tensor, "batch tail channels"] | None,
+    ) -> ConvGradients:
+        """`grad_y` has unit stride in the last dimension; `grad_final_state` is contiguous."""
+        ...
+
+
+class DifferentiableBackend(Protocol):
+    """A back end made of differentiable calls."""
+
+    def unavailable(self, arguments: ConvArguments) -> str | None: ...
+
+    def run(
+        self, arguments: ConvArguments
+    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch tail channels"]]:
+        """y and the final state, both in the dtype of x."""
+        ...

@@ -1,0 +1,184 @@
+"""`selective_scan`: a diagonal, input-dependent state space along the sequence (the heart of Mamba)."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genossm_kernels.checks import (
+    check_activations,
+    check_device,
+    check_reverse,
+    check_seq_idx,
+    check_shape,
+    state_dtype,
+    unit_stride,
+)
+from genossm_kernels.dispatch import choose_backend
+from genossm_kernels.errors import ShapeError
+from genossm_kernels.selective_scan.autograd import run_compiled
+from genossm_kernels.selective_scan.contract import ScanArguments
+
+__all__ = ["selective_scan"]
+
+_NAME = "selective_scan"
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    reverse: bool | tuple[bool, ...] = False,
+    initial_state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    return_final_state: Literal[False] = False,
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    reverse: bool | tuple[bool, ...] = False,
+    initial_state: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    return_final_state: Literal[True],
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+def selective_scan(
+    u: Float[Tensor, "batch length channels"],
+    delta: Float[Tensor, "batch length channels"],
+    A: Float[Tensor, "channels state"],
+    B: Float[Tensor, "batch length groups state"],
+    C: Float[Tensor, "batch length groups state"],
+    D: Float[Tensor, " channels"] | None = None,
+    z: Float[Tensor, "batch length channels"] | None = None,
+    delta_bias: Float[Tensor, " channels"] | None = None,
+    *,
+    delta_softplus: bool = True,
+    reverse: bool | tuple[bool, ...] = False,
+    initial_state: Float[Tensor, "batch channels state"] | None = None,
+    seq_idx: Int[Tensor, "batch length"] | None = None,
+    return_final_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Run a diagonal, input-dependent state space along `length`.
+
+    With dt = softplus(delta + delta_bias), each channel c of group g holds a state h of `state` numbers:
+
+        h[t] = exp(dt[t] A[c]) h[t-1] + dt[t] u[t] B[t, g]
+        y[t] = (<C[t, g], h[t]> + D[c] u[t]) * silu(z[t])
+
+    Args:
+        u, delta, z: activations of one dtype (float32, float64, bfloat16 or float16). `delta` is the step size
+            before bias and softplus, in tokens; `z` gates the output.
+        A: decay rates, negative, 1 / token; not its logarithm.
+        B, C: input and output maps; channel c belongs to group c // (channels / groups). Same dtype as u.
+        D: skip weight.   delta_bias: added to delta before softplus.
+        delta_softplus: False takes `delta + delta_bias` as the step size itself.
+        reverse: True runs from the last position to the first: the initial state enters at the last
+            position and the final state leaves at the first. A tuple sets it for equal blocks of channels.
+        initial_state: state before the first processed position; zero if None.
+        seq_idx: the state is set to zero wherever this differs from its value at the previously processed
+            position, so that packed sequences do not leak into one another.
+        return_final_state: return `(y, final_state)`.
+        backend: "auto", or "reference", "cpu", "torch", "cuda", "mamba_ssm", which raise where they cannot run.
+
+    Slices of larger tensors are read in place where their last dimension is contiguous. Arithmetic and states
+    are float32 (float64 for float64 inputs). Every tensor argument has a gradient, and so has the final state.
+
+    Returns:
+        y `(batch, length, channels)` in the dtype of `u`, and on request the state after the last processed
+        position, `(batch, channels, state)` in float32 or float64.
+
+    Raises:
+        ShapeError: sizes disagree, `length` or `batch` is 0, or groups or `reverse` do not divide the channels.
+        KernelError: dtypes or devices disagree.
+        BackendUnavailableError: the named back end cannot run this call.
+
+    Source: Gu & Dao 2023, "Mamba", algorithm 2.
+    """
+    arguments = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
+    module = choose_backend(_NAME, backend, u.device.type, arguments)
+    y, final_state = module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
+    return (y, final_state) if return_final_state else y
+
+
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool | tuple[bool, ...],
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+) -> ScanArguments:
+    if u.dim() != 3 or min(u.shape) == 0:
+        raise ShapeError(f"{_NAME}: u is {tuple(u.shape)}; wanted (batch, length, channels), none of them 0.")
+    if A.dim() != 2 or B.dim() != 4:
+        raise ShapeError(
+            f"{_NAME}: A is {tuple(A.shape)} and B {tuple(B.shape)}; wanted (channels, state) and "
+            "(batch, length, groups, state). Give a B without groups one with B.unsqueeze(2)."
+        )
+    batch, length, channels = u.shape
+    d_state, groups = A.shape[1], B.shape[2]
+    if d_state == 0 or groups == 0 or channels % groups:
+        raise ShapeError(f"{_NAME}: {groups} groups of B must divide {channels} channels; d_state is {d_state}.")
+    check_shape(_NAME, "delta", delta, (batch, length, channels), "(batch, length, channels)")
+    check_shape(_NAME, "A", A, (channels, d_state), "(channels, state)")
+    check_shape(_NAME, "B", B, (batch, length, groups, d_state), "(batch, length, groups, state)")
+    check_shape(_NAME, "C", C, (batch, length, groups, d_state), "(batch, length, groups, state)")
+    if z is not None:
+        check_shape(_NAME, "z", z, (batch, length, channels), "(batch, length, channels)")
+    if D is not None:
+        check_shape(_NAME, "D", D, (channels,), "(channels,)")
+    if delta_bias is not None:
+        check_shape(_NAME, "delta_bias", delta_bias, (channels,), "(channels,)")
+    if initial_state is not None:
+        check_shape(_NAME, "initial_state", initial_state, (batch, channels, d_state), "(batch, channels, state)")
+    check_activations(_NAME, "u", {"u": u, "delta": delta, "B": B, "C": C, "z": z})
+    parameters = {"A": A, "D": D, "delta_bias": delta_bias, "initial_state": initial_state, "seq_idx": seq_idx}
+    for name, tensor in parameters.items():
+        check_device(_NAME, name, tensor, u)
+
+    dtype = state_dtype(u.dtype)
+    return ScanArguments(
+        u=unit_stride(u),
+        delta=unit_stride(delta),
+        A=A.to(dtype).contiguous(),
+        B=unit_stride(B),
+        C=unit_stride(C),
+        D=None if D is None else D.to(dtype).contiguous(),
+        z=None if z is None else unit_stride(z),
+        delta_bias=None if delta_bias is None else delta_bias.to(dtype).contiguous(),
+        delta_softplus=delta_softplus,
+        reverse=check_reverse(_NAME, reverse, channels),
+        initial_state=None if initial_state is None else initial_state.to(dtype).contiguous(),
+        seq_idx=check_seq_idx(_NAME, seq_idx, batch, length),
+    )

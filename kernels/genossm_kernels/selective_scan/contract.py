@@ -1,0 +1,94 @@
+"""What the public function promises a back end of `selective_scan`, and what it expects back.
+
+A back end is a module of this folder. Either it writes its own backward pass (`CompiledBackend`, driven by
+`autograd.ScanFunction`) or PyTorch can differentiate it (`DifferentiableBackend`).
+
+Arguments arrive checked: sizes agree, all tensors on one device, `u delta B C z` of one dtype and with unit
+stride in the last dimension (their other strides are free: they may be slices of larger projections);
+`A D delta_bias initial_state` contiguous in the state dtype (float64 for float64 inputs, else float32),
+`seq_idx` contiguous int32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from genossm_kernels.checks import state_dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ScanArguments:
+    """Inputs of one scan; `reverse` has one entry a block of `channels / len(reverse)` channels."""
+
+    u: Float[Tensor, "batch length channels"]
+    delta: Float[Tensor, "batch length channels"]
+    A: Float[Tensor, "channels state"]
+    B: Float[Tensor, "batch length groups state"]
+    C: Float[Tensor, "batch length groups state"]
+    D: Float[Tensor, " channels"] | None
+    z: Float[Tensor, "batch length channels"] | None
+    delta_bias: Float[Tensor, " channels"] | None
+    delta_softplus: bool
+    reverse: tuple[bool, ...]
+    initial_state: Float[Tensor, "batch channels state"] | None
+    seq_idx: Int32[Tensor, "batch length"] | None
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        return state_dtype(self.u.dtype)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ScanGradients:
+    """One gradient an input, in that input's dtype and shape; None where the input is None."""
+
+    u: Tensor
+    delta: Tensor
+    A: Tensor
+    B: Tensor
+    C: Tensor
+    D: Tensor | None
+    z: Tensor | None
+    delta_bias: Tensor | None
+    initial_state: Tensor | None
+
+
+class CompiledBackend(Protocol):
+    """A back end with a hand-written backward pass."""
+
+    def unavailable(self, arguments: ScanArguments) -> str | None:
+        """None if `forward` and `backward` can run these arguments here, else the reason; cheap."""
+        ...
+
+    def forward(
+        self, arguments: ScanArguments, *, need_backward: bool
+    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch channels state"], tuple[Tensor, ...]]:
+        """y (dtype of u), the final state (state dtype), and what `backward` wants kept."""
+        ...
+
+    def backward(
+        self,
+        arguments: ScanArguments,
+        saved: tuple[Tensor, ...],
+        grad_y: Float[Tensor, "batch length channels"],
+        grad_final_state: Float[Tensor, "batch channels state"] | None,
+    ) -> ScanGradients:
+        """`grad_y` has unit stride in the last dimension; `grad_final_state` is contiguous."""
+        ...
+
+
+class DifferentiableBackend(Protocol):
+    """A back end made of differentiable calls."""
+
+    def unavailable(self, arguments: ScanArguments) -> str | None: ...
+
+    def run(
+        self, arguments: ScanArguments
+    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch channels state"]]:
+        """y (dtype of u) and the final state (state dtype)."""
+        ...
