@@ -1,0 +1,47 @@
+"""Alphabet, tokenizers, intervals and variants: pure functions and values, no files, no torch."""
+
+from __future__ import annotations
+
+from genossm.sequence.alphabet import (
+    BASES,
+    iupac_first,
+    iupac_matches,
+    reverse_complement,
+    reverse_complement_array,
+)
+from genossm.sequence.interval import Interval, parse_region
+from genossm.sequence.normalize import (
+    Placement,
+    anchored,
+    check_reference,
+    equivalent_span,
+    left_align,
+    place,
+    trim,
+)
+from genossm.sequence.tokenizer import NucleotideTokenizer, Tokenizer, tokenizer_from_dict
+from genossm.sequence.variant import Variant, trimmed_alleles
+from genossm.sequence.windows import scoring_window
+
+__all__ = [
+    "BASES",
+    "Interval",
+    "NucleotideTokenizer",
+    "Placement",
+    "Tokenizer",
+    "Variant",
+    "anchored",
+    "check_reference",
+    "equivalent_span",
+    "iupac_first",
+    "iupac_matches",
+    "left_align",
+    "parse_region",
+    "place",
+    "reverse_complement",
+    "reverse_complement_array",
+    "scoring_window",
+    "tokenizer_from_dict",
+    "trim",
+    "trimmed_alleles",
+]
