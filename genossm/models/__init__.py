@@ -1,0 +1,10 @@
+"""Models: configuration, presets, directories on disk, and importers of other authors' checkpoints."""
+
+from __future__ import annotations
+
+from genossm.models.loading import load
+from genossm.models.presets import PRESETS, preset
+from genossm.models.sequence_model import ModelOutput, SequenceModel
+from genossm.nn import StackConfig, StackState
+
+__all__ = ["PRESETS", "ModelOutput", "SequenceModel", "StackConfig", "StackState", "load", "preset"]

@@ -1,0 +1,71 @@
+"""`load`: a model from a directory or from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from genossm.core.errors import InputFileError, ModelFormatError
+from genossm.models.directory import CARD, REQUIRED, cast_weights, is_own, read_directory
+from genossm.models.sequence_model import SequenceModel
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def load(
+    path: str | os.PathLike[str], *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> SequenceModel:
+    """Load a model for inference (`.eval()`); call `.train()` to go on training.
+
+    path: a model directory, or a Hub id such as "owner/name"; a local directory of that name wins.
+    device: where to; None is the CPU.   dtype: of the weights; None keeps the file's. Step-size biases, A_log and D
+    stay at least float32.
+    Raises: InputFileError if there is no such directory or download; ModelFormatError if it is incomplete or
+    contradicts itself.
+    """
+    directory = find_directory(path, files=[*REQUIRED, CARD])
+    if not is_own(directory):
+        raise ModelFormatError(
+            f"{directory} is no model directory of genossm. Import another author's checkpoint with "
+            f"`genossm convert {path} -o NEW_DIRECTORY`."
+        )
+    model = read_directory(directory)
+    if dtype is not None:
+        cast_weights(model, dtype)
+    return model.to(device or "cpu").eval()
+
+
+def find_directory(path: str | os.PathLike[str], *, files: list[str]) -> Path:
+    """The local directory `path`, or a downloaded copy of `files` of the Hub's repository of that name.
+
+    Raises: InputFileError if there is neither.
+    """
+    local = Path(path)
+    if local.is_dir():
+        return local
+    if local.exists():
+        raise InputFileError(f"{local} is a file; wanted a model directory. Give the folder that holds config.json.")
+    if not isinstance(path, str) or not _HUB_ID.fullmatch(path):
+        raise InputFileError(f"There is no model directory at {local}. Check the path.")
+    return _download(path, files)
+
+
+def _download(name: str, files: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=files))
+    except HFValidationError as error:
+        raise InputFileError(f"There is no directory {name}, and it is no valid Hub id. Check the path.") from error
+    except LocalEntryNotFoundError as error:
+        raise InputFileError(
+            f"There is no directory {name}, and the Hub cannot be reached for {name} nor is it in the local cache "
+            "(HF_HUB_OFFLINE may be set). Check the path, or download the model where there is a connection."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputFileError(f"There is no directory {name}, and the Hub answers: {reason}. Check the name.") from error

@@ -1,0 +1,140 @@
+"""`SequenceModel`: a stack, its head, its tokenizer, and what it was trained to predict."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genossm.core.errors import ConfigError
+from genossm.core.provenance import Provenance
+from genossm.core.strict import to_mapping
+from genossm.models.memory import require_memory
+from genossm.nn import LanguageModelHead, Stack, StackConfig, StackState
+from genossm.sequence import NucleotideTokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOutput:
+    """What a model returns.
+
+    logits: position t of a causal model speaks of the token after t.
+    hidden_states: on request, n_layer + 1 tensors: what enters each block, then what the head reads.
+    state: on request, the state after the last token.
+    """
+
+    logits: Float[Tensor, "batch length vocab"]
+    hidden_states: tuple[Float[Tensor, "batch length d_model"], ...] | None = None
+    state: StackState | None = None
+
+
+class SequenceModel(nn.Module):
+    """A language model of DNA.
+
+    tokenizer: None is the single-nucleotide tokenizer with [BOS] before every window, as our own models see it.
+    Raises: ConfigError if the tokenizer has more tokens than the embedding has rows.
+
+    >>> model = SequenceModel(StackConfig(d_model=16, n_layer=2))
+    >>> model(model.encode("ACGT")).logits.shape
+    torch.Size([1, 4, 16])
+    """
+
+    def __init__(self, config: StackConfig, tokenizer: NucleotideTokenizer | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer or NucleotideTokenizer(special_tokens="bos")
+        if self.tokenizer.vocab_size > config.vocab_size:
+            raise ConfigError(
+                f"vocab_size is {config.vocab_size} and the tokenizer has {self.tokenizer.vocab_size} tokens; "
+                f"wanted at least as many rows. {self.tokenizer.padded_vocab_size} is the usual size."
+            )
+        self.backbone = Stack(config)
+        self.head = LanguageModelHead(self.backbone.embedding, tied=config.tie_embeddings)
+
+    @property
+    def objective(self) -> str:
+        """What the logits predict: "causal" is the next token."""
+        return self.config.objective
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether the model expects [BOS] before the first base of a window; it follows from the tokenizer."""
+        return self.tokenizer.special_tokens == "bos"
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.embedding.weight.device
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "batch length"],
+        *,
+        state: StackState | None = None,
+        return_state: bool = False,
+        return_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """Read tokens (uint8, int32 or int64) and predict, from `state` on if one is given.
+
+        Raises: ShapeError for ids that are not (batch, length) or a state of other rows or layers;
+        MemoryEstimateError before anything runs, if batch x length cannot fit in memory.
+        """
+        if input_ids.dim() == 2:
+            batch, length = input_ids.shape
+            require_memory(self.config, batch, length, self.head.weight, hidden_states=return_hidden_states)
+        output = self.backbone.run(input_ids, state, return_hidden_states=return_hidden_states)
+        return ModelOutput(self.head(output.last_hidden), output.hidden_states, output.state if return_state else None)
+
+    def encode(self, sequence: str | bytes, *, add_bos: bool = False) -> Int[Tensor, "1 length"]:
+        """Token ids of one sequence on the model's device, with [BOS] in front on request."""
+        ids = torch.from_numpy(self.tokenizer.encode(sequence)).to(self.device, torch.int64)
+        return self.prepend_bos(ids[None]) if add_bos else ids[None]
+
+    def prepend_bos(self, input_ids: Int[Tensor, "batch length"]) -> Int[Tensor, "batch longer"]:
+        """`input_ids` with one [BOS] in front of every row."""
+        return torch.cat([input_ids.new_full((len(input_ids), 1), self.tokenizer.bos_id), input_ids], dim=1)
+
+    def num_parameters(self) -> int:
+        """Number of weights; shared ones count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name to weight as files hold them: sorted, shared ones once."""
+        held = self.state_dict()
+        if self.config.tie_embeddings:
+            del held["head.weight"]
+        return dict(sorted(held.items()))
+
+    def digest(self) -> str:
+        """SHA-256, as hex, over configuration, tokenizer and weights; the choice of backend does not count."""
+        described = {"stack": to_mapping(self.config), "tokenizer": self.tokenizer.to_dict()}
+        del described["stack"]["backend"]
+        result = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+        for name, tensor in self.tensors().items():
+            result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            result.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return result.hexdigest()
+
+    def save_pretrained(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        provenance: Provenance | None = None,
+        figures: Mapping[str, str | float] | None = None,
+        force: bool = False,
+    ) -> Path:
+        """Write a model directory, whole or not at all, and return its path.
+
+        provenance: where the weights came from; the model's digest is filled in.
+        figures: name to number or text, for the model card.
+        Raises: OutputExistsError if `directory` exists, without `force`.
+        """
+        from genossm.models.directory import write_directory
+
+        return write_directory(self, Path(directory), provenance=provenance, figures=figures or {}, force=force)

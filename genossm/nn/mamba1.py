@@ -1,0 +1,112 @@
+"""The Mamba-1 mixer: projection, short convolution, selective scan, gate, projection."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genossm.nn.config import StackConfig
+from genossm.nn.norm import at_least_float32
+from genossm.nn.state import LayerState
+from genossm_kernels import causal_conv1d, selective_scan
+
+
+class StepProjection(nn.Linear):
+    """A linear map whose bias waits: the scan adds it in float32, before softplus."""
+
+    def forward(self, input: Float[Tensor, "*any rank"]) -> Float[Tensor, "*any d_inner"]:
+        return F.linear(input, self.weight)
+
+
+class Mamba1(nn.Module):
+    """Selective state space with a gate. Parameters carry the names of the authors' code.
+
+    in_proj, out_proj: modules to share with another mixer (tied directions); None makes new ones.
+    Source: Gu & Dao 2023, "Mamba", figure 3 and algorithm 2.
+    """
+
+    def __init__(
+        self, config: StackConfig, *, in_proj: nn.Linear | None = None, out_proj: nn.Linear | None = None
+    ) -> None:
+        super().__init__()
+        d_inner, rank = config.d_inner, config.step_rank
+        self.d_state, self.step_rank, self.backend = config.d_state, rank, config.backend
+        self.in_proj = in_proj or nn.Linear(config.d_model, 2 * d_inner, bias=config.proj_bias)
+        self.conv1d = nn.Conv1d(d_inner, d_inner, config.d_conv, groups=d_inner, bias=config.conv_bias)
+        self.x_proj = nn.Linear(d_inner, rank + 2 * config.d_state, bias=False)
+        self.dt_proj = StepProjection(rank, d_inner)
+        self.A_log = nn.Parameter(torch.empty(d_inner, config.d_state))
+        self.D = nn.Parameter(torch.empty(d_inner))
+        self.out_proj = out_proj or nn.Linear(d_inner, config.d_model, bias=config.proj_bias)
+        self._initialize_dynamics(config)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch length d_model"], state: LayerState | None = None, *, reverse: bool = False
+    ) -> tuple[Float[Tensor, "batch length d_model"], LayerState]:
+        """Mix along `length`, and give the state after the last processed position.
+
+        state: what came before the first processed position; None is the beginning of a sequence.
+        reverse: run from the last position to the first.
+        """
+        y, state = self.mix(self.in_proj(hidden), state, reverse=reverse)
+        return self.out_proj(y), state
+
+    def mix(
+        self,
+        projected: Float[Tensor, "batch length two_d_inner"],
+        state: LayerState | None = None,
+        *,
+        reverse: bool = False,
+    ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState]:
+        """The part between `in_proj` and `out_proj`; mixers that share projections call it directly."""
+        x, z = projected.chunk(2, dim=-1)
+        u, tail = causal_conv1d(
+            x,
+            self.conv1d.weight.squeeze(1),
+            self.conv1d.bias,
+            reverse=reverse,
+            initial_state=None if state is None else state.conv,
+            return_final_state=True,
+            backend=self.backend,
+        )
+        step, B, C = self.x_proj(u).split([self.step_rank, self.d_state, self.d_state], dim=-1)
+        y, memory = selective_scan(
+            u,
+            self.dt_proj(step),
+            -torch.exp(at_least_float32(self.A_log)),
+            B.unsqueeze(2),
+            C.unsqueeze(2),
+            self.D,
+            z,
+            self.dt_proj.bias,
+            reverse=reverse,
+            initial_state=None if state is None else state.scan,
+            return_final_state=True,
+            backend=self.backend,
+        )
+        return y, LayerState(tail, memory)
+
+    @torch.no_grad()
+    def _initialize_dynamics(self, config: StackConfig) -> None:
+        bound = config.dt_scale * config.step_rank**-0.5
+        self.dt_proj.weight.uniform_(-bound, bound)
+        # softplus(bias) is log-uniform in [dt_min, dt_max]: channels start with memories of different lengths.
+        low, high = math.log(config.dt_min), math.log(config.dt_max)
+        step = torch.empty_like(self.D).uniform_(low, high).exp().clamp(min=config.dt_init_floor)
+        self.dt_proj.bias.copy_(inverse_softplus(step))
+        # The real S4D spectrum: -1, -2, ... -d_state in every channel.
+        self.A_log.copy_(torch.arange(1, config.d_state + 1, dtype=torch.float32).log().expand_as(self.A_log))
+        self.D.fill_(1.0)
+        for parameter in (self.dt_proj.bias, self.A_log, self.D):
+            # Decay would pull time scales towards one value, and narrow dtypes would round them.
+            parameter._no_weight_decay = True  # type: ignore[attr-defined]
+            parameter._keep_float32 = True  # type: ignore[attr-defined]
+
+
+def inverse_softplus(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """y with softplus(y) = x, exact for small x: x + log(1 - exp(-x))."""
+    return x + torch.log(-torch.expm1(-x))
