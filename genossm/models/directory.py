@@ -116,8 +116,8 @@ def _check_digest(model: SequenceModel, directory: Path) -> None:
     found = model.digest()
     if written != found:
         raise ModelFormatError(
-            f"{directory} contradicts itself: {PROVENANCE} says digest {str(written)[:12]}; configuration, tokenizer and "
-            f"weights have {found[:12]}. A file was changed or mixed up: take the directory from its source again."
+            f"{directory} contradicts itself: {PROVENANCE} says digest {str(written)[:12]}; configuration, tokenizer "
+            f"and weights have {found[:12]}. A file was changed or mixed up: take the directory from its source again."
         )
 
 

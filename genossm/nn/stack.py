@@ -86,6 +86,15 @@ class Stack(nn.Module):
         after = StackState(tuple(states), read + input_ids.shape[1])
         return StackOutput(last, (*entering, last) if return_hidden_states else None, after)
 
+    def initial_state(self, batch: int) -> StackState:
+        """The state before the first token, all zero: the same as None, but it can be concatenated and stored."""
+        config, weight = self.config, self.embedding.weight
+        layer = LayerState(
+            weight.new_zeros(batch, config.d_conv - 1, config.d_inner),
+            at_least_float32(weight.new_zeros(batch, config.d_inner, config.d_state)),
+        )
+        return StackState((layer,) * config.n_layer, torch.zeros(batch, dtype=torch.int64))
+
     def _check(self, input_ids: Tensor, state: StackState | None) -> None:
         if input_ids.dim() != 2 or 0 in input_ids.shape:
             raise ShapeError(f"input_ids is {tuple(input_ids.shape)}; wanted (batch, length), both at least 1.")
