@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from genossm.models.converting import convert
 from genossm.models.loading import load
 from genossm.models.presets import PRESETS, preset
 from genossm.models.sequence_model import ModelOutput, SequenceModel
 from genossm.nn import StackConfig, StackState
 
-__all__ = ["PRESETS", "ModelOutput", "SequenceModel", "StackConfig", "StackState", "load", "preset"]
+__all__ = ["PRESETS", "ModelOutput", "SequenceModel", "StackConfig", "StackState", "convert", "load", "preset"]

@@ -55,9 +55,7 @@ def write_directory(
 
 
 def is_own(directory: Path) -> bool:
-    """Whether `directory` says that it is in this format, whole or not."""
-    if not (directory / CONFIG).is_file():
-        return (directory / TOKENIZER).is_file() and (directory / PROVENANCE).is_file()
+    """Whether the config.json of `directory` says that it is in this format."""
     return read_json(directory / CONFIG).get("format") == FORMAT
 
 

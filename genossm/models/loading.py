@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from genossm.core.errors import InputFileError, ModelFormatError
-from genossm.models.directory import CARD, REQUIRED, cast_weights, is_own, read_directory
+from genossm.core.errors import InputFileError
+from genossm.models.directory import CARD, CONFIG, cast_weights, is_own, read_directory
+from genossm.models.importers import import_checkpoint, read_checkpoint
 from genossm.models.sequence_model import SequenceModel
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -20,19 +21,18 @@ def load(
 ) -> SequenceModel:
     """Load a model for inference (`.eval()`); call `.train()` to go on training.
 
-    path: a model directory, or a Hub id such as "owner/name"; a local directory of that name wins.
+    path: a model directory, or a Hub id such as "owner/name"; a local directory of that name wins. Another author's
+    checkpoint that `genossm convert` can read is imported on the fly; pickles are not read.
     device: where to; None is the CPU.   dtype: of the weights; None keeps the file's. Step-size biases, A_log and D
     stay at least float32.
     Raises: InputFileError if there is no such directory or download; ModelFormatError if it is incomplete or
     contradicts itself.
     """
-    directory = find_directory(path, files=[*REQUIRED, CARD])
-    if not is_own(directory):
-        raise ModelFormatError(
-            f"{directory} is no model directory of genossm. Import another author's checkpoint with "
-            f"`genossm convert {path} -o NEW_DIRECTORY`."
-        )
-    model = read_directory(directory)
+    directory = find_directory(path, files=["*.json", "*.safetensors", CARD])
+    if (directory / CONFIG).is_file() and not is_own(directory):
+        model, _ = import_checkpoint(read_checkpoint(directory))
+    else:
+        model = read_directory(directory)
     if dtype is not None:
         cast_weights(model, dtype)
     return model.to(device or "cpu").eval()
