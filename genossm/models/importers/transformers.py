@@ -43,14 +43,13 @@ _CHECKED = {"model_type", "hidden_act", "intermediate_size"}
 # configuration of transformers carries.
 _INERT = {
     "d_model", "d_inner", "n_layer", "rms_norm", "fused_add_norm", "ssm_cfg", "pad_vocab_size_multiple",
-    "use_cache", "use_mambapy", "use_associative_scan", "time_step_init_scheme",
-    "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path", "_commit_hash",
-    "_attn_implementation_autoset", "attn_implementation", "experts_implementation", "name_or_path",
-    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class",
-    "return_dict", "output_hidden_states", "output_attentions", "torchscript", "use_bfloat16",
-    "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder", "cross_attention_hidden_size", "add_cross_attention", "tie_encoder_decoder",
-    "pruned_heads", "finetuning_task", "task_specific_params", "problem_type", "prefix", "id2label", "label2id",
-    "tf_legacy_loss",
+    "use_cache", "use_mambapy", "use_associative_scan", "time_step_init_scheme", "architectures", "auto_map",
+    "dtype", "torch_dtype", "transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset",
+    "attn_implementation", "experts_implementation", "name_or_path", "bos_token_id", "eos_token_id", "pad_token_id",
+    "sep_token_id", "decoder_start_token_id", "tokenizer_class", "return_dict", "output_hidden_states",
+    "output_attentions", "torchscript", "use_bfloat16", "chunk_size_feed_forward", "is_encoder_decoder",
+    "is_decoder", "cross_attention_hidden_size", "add_cross_attention", "tie_encoder_decoder", "pruned_heads",
+    "finetuning_task", "task_specific_params", "problem_type", "prefix", "id2label", "label2id", "tf_legacy_loss",
 }  # fmt: skip
 
 
