@@ -1,7 +1,11 @@
-"""Write to a temporary sibling, rename when whole: a reader never sees half an artefact."""
+"""Write to a temporary sibling, rename when whole: a reader never sees half an artefact.
+
+A process that is killed outright leaves its hidden sibling `.tmp-…` behind, and the target as it was.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -9,13 +13,68 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from genossm.core.errors import OutputExistsError
+from genossm.core.errors import OutputError, OutputExistsError
+
+_ATTEMPTS = 20
+# What the user can mend. Any other OSError inside a block is somebody else's and keeps its traceback.
+_USER_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
 
 
 def refuse_overwrite(path: Path, *, force: bool) -> None:
-    """Raise `OutputExistsError` if `path` exists and `force` is not set."""
-    if path.exists() and not force:
+    """Raise `OutputExistsError` if `path` exists (a broken link too) and `force` is not set."""
+    if not force and os.path.lexists(path):
         raise OutputExistsError(f"{path} exists already. Choose another output, or pass --force to replace it.")
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; rename it to `path` on success, delete it on any error.
+
+    The rename is atomic within a file system: of two writers without `force` one gets the path and the other an
+    error; with `force` one whole file stays, the later one.
+
+    Raises: OutputExistsError if `path` exists (before or after the block) without `force`, or is a directory;
+    OutputError if its folder is missing, may not be written to, or is full.
+    """
+    target = Path(path)
+    _require_parent(target)
+    refuse_overwrite(target, force=force)
+    if target.is_dir():
+        raise OutputExistsError(f"{target} is a directory; wanted the path of a file to write.")
+    temporary = _temporary_sibling(target)
+    try:
+        with _readable_errors(target):
+            yield temporary
+            _sync_file(temporary)
+            _place_file(temporary, target, force=force)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: str | os.PathLike[str], *, force: bool = False, marker: str | None = None) -> Iterator[Path]:
+    """Yield a new temporary sibling directory of `path`; rename it to `path` on success, delete it on any error.
+
+    With `force` an existing directory is moved aside first and removed after the rename: a crash between the two
+    leaves the old one whole under a hidden name.
+    marker: name of a file that every artefact of this kind holds. `force` replaces a directory only if it holds
+    it or is empty, so that a mistyped path does not remove somebody's folder.
+
+    Raises: OutputExistsError if `path` exists without `force`, or is not what `force` may replace; OutputError if
+    its folder is missing, may not be written to, or is full.
+    """
+    target = Path(path)
+    _require_parent(target)
+    refuse_overwrite(target, force=force)
+    _require_replaceable(target, marker)
+    temporary = _temporary_sibling(target)
+    try:
+        with _readable_errors(target):
+            temporary.mkdir()
+            yield temporary
+            _place_directory(temporary, target, force=force, marker=marker)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _temporary_sibling(path: Path) -> Path:
@@ -25,70 +84,84 @@ def _temporary_sibling(path: Path) -> Path:
 
 def _require_parent(path: Path) -> None:
     if not path.parent.is_dir():
-        raise OutputExistsError(
+        raise OutputError(
             f"Cannot write {path}: the folder {path.parent} does not exist. Create it, or choose another output."
         )
 
 
+def _require_replaceable(target: Path, marker: str | None) -> None:
+    if marker is None or not os.path.lexists(target):
+        return
+    if target.is_dir() and ((target / marker).exists() or not any(target.iterdir())):
+        return
+    raise OutputExistsError(
+        f"{target} holds no {marker}, so it is not what this command writes and --force will not remove it. "
+        "Remove it yourself, or choose another output."
+    )
+
+
 @contextmanager
-def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; rename it to `path` on success, delete it on any error.
-
-    The rename is atomic within a file system, so two writers leave one whole file, the later one.
-
-    Raises: OutputExistsError if `path` exists (before and after the block) without `force`.
-    """
-    target = Path(path)
-    _require_parent(target)
-    refuse_overwrite(target, force=force)
-    temporary = _temporary_sibling(target)
+def _readable_errors(target: Path) -> Iterator[None]:
     try:
-        yield temporary
-        _sync_file(temporary)
+        yield
+    except OSError as error:
+        if error.errno not in _USER_ERRORS or not _is_beside(target, error.filename):
+            raise
+        raise OutputError(
+            f"Cannot write {target}: {error.strerror}. Nothing was left behind; choose another output."
+        ) from error
+
+
+def _is_beside(target: Path, filename: object) -> bool:
+    # A full disk is reported by write(), which knows no name.
+    return not isinstance(filename, str | os.PathLike) or target.parent.absolute() in Path(filename).absolute().parents
+
+
+def _place_file(temporary: Path, target: Path, *, force: bool) -> None:
+    if not force:
+        try:
+            # Unlike a rename, a link never replaces what another writer has put there meanwhile.
+            os.link(temporary, target)
+            return
+        except OSError:
+            # Taken, or a file system without links.
+            refuse_overwrite(target, force=False)
+    os.replace(temporary, target)
+
+
+def _place_directory(temporary: Path, target: Path, *, force: bool, marker: str | None) -> None:
+    for _ in range(_ATTEMPTS):
         refuse_overwrite(target, force=force)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_directory(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
-    """Yield a new temporary sibling directory of `path`; rename it to `path` on success.
-
-    With `force` an existing directory is moved aside first and removed after the rename, so that a crash
-    between the two leaves either the old or the new one under a readable name.
-
-    Raises: OutputExistsError if `path` exists without `force`.
-    """
-    target = Path(path)
-    _require_parent(target)
-    refuse_overwrite(target, force=force)
-    temporary = _temporary_sibling(target)
-    temporary.mkdir()
-    try:
-        yield temporary
-        _replace_directory(temporary, target, force=force)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace_directory(temporary: Path, target: Path, *, force: bool) -> None:
-    if not target.exists():
+        aside = _move_aside(target, marker)
         try:
             os.rename(temporary, target)
             return
         except OSError:
-            # Another writer finished between the check and the rename.
-            if not target.exists():
+            # Another writer put its own there since; without `force` the next round says so.
+            if not os.path.lexists(target):
                 raise
-    refuse_overwrite(target, force=force)
+        finally:
+            _remove(aside)
+    raise OutputError(f"Cannot write {target}: other processes keep writing it. Run one at a time.")
+
+
+def _move_aside(target: Path, marker: str | None) -> Path | None:
+    _require_replaceable(target, marker)
     aside = _temporary_sibling(target)
-    os.rename(target, aside)
-    os.rename(temporary, target)
-    if aside.is_dir():
-        shutil.rmtree(aside, ignore_errors=True)
+    try:
+        os.rename(target, aside)
+    except FileNotFoundError:
+        return None
+    return aside
+
+
+def _remove(path: Path | None) -> None:
+    if path is None:
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        aside.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _sync_file(path: Path) -> None:

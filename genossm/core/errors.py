@@ -25,7 +25,11 @@ class InputFileError(GenossmError):
     """An input file that is missing, truncated, or not of the format that was asked for."""
 
 
-class OutputExistsError(GenossmError):
+class OutputError(GenossmError):
+    """An output that cannot be written: no such folder, no permission, no space."""
+
+
+class OutputExistsError(OutputError):
     """An output path that is already taken, without --force."""
 
 
@@ -77,3 +81,7 @@ class MemoryEstimateError(GenossmError):
 
 class NumericsError(GenossmError):
     """NaN or infinity where a number was due; says where it came from."""
+
+
+class MissingDependencyError(GenossmError):
+    """An optional package that this command needs and that is not installed."""

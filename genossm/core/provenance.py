@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -20,8 +21,8 @@ def package_version() -> str:
 
 
 def command_line() -> str:
-    """The command as typed, with the program's folder left out (it is nobody's business in a shared file)."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as typed, quoted for a shell; the program's folder is left out, being nobody's business."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def file_sha256(path: str | Path) -> str:

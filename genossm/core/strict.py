@@ -22,7 +22,8 @@ T = TypeVar("T")
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
-    Raises: InputFileError if it is missing or no YAML; ConfigError if the top level is no mapping.
+    Raises: InputFileError if it is missing, unreadable or no YAML; ConfigError if the top level is no mapping or a
+    key stands twice.
     """
     import yaml
 
@@ -30,10 +31,14 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputFileError(f"No configuration file at {path}. Check the path; examples stand in configs/.")
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        _refuse_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), path)
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         first_line = " ".join(str(error).split())
         raise InputFileError(f"{path} is not valid YAML: {first_line}. Correct the line it names.") from error
+    except OSError as error:
+        raise InputFileError(f"Cannot read {path}: {error.strerror}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: got {type(content).__name__} at the top level, wanted `key: value` lines.")
     return content
@@ -75,6 +80,23 @@ def nearest(name: str, known: typing.Iterable[str]) -> str | None:
     """The known name closest to `name`, or None if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def _refuse_repeated_keys(node: Any, path: Path) -> None:
+    """YAML keeps the last of two equal keys in silence; here that is an error."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise ConfigError(f"{path}, line {key.start_mark.line + 1}: {name} stands there twice. Remove one.")
+            seen.add(name)
+            _refuse_repeated_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item, path)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from genossm.core.errors import InputFileError
 from genossm.genome.fasta_index import index_for
 from genossm.genome.fasta_records import require_letters
 from genossm.genome.raw import packing_of, require_end_block
+from genossm.genome.runs import Runs, Survey, survey
 from genossm.sequence.tokenizer import translate_into
 
 _STEP = 1 << 24
@@ -46,6 +46,7 @@ class FastaSource:
         self._index = index_for(path, packing)
         self._handles = threading.local()
         self._closed = False
+        self._surveys: dict[str, Survey] = {}
         self.lengths: Mapping[str, int] = dict(zip(self._file.references, self._file.lengths))
 
     @property
@@ -85,11 +86,20 @@ class FastaSource:
 
     def digest(self, contig: str) -> str:
         """SAM M5: MD5 of the upper-case letters, as hex."""
-        md5 = hashlib.md5(usedforsecurity=False)
-        length = self.lengths[contig]
-        for start in range(0, length, _STEP):
-            md5.update(self.read_letters(contig, start, min(length, start + _STEP)).upper())
-        return md5.hexdigest()
+        return self._surveyed(contig).m5
+
+    def n_runs(self, contig: str) -> Runs:
+        """Start and end of every run of N, int64 (runs, 2)."""
+        return self._surveyed(contig).n_runs
+
+    def soft_mask(self, contig: str) -> Runs:
+        """Start and end of every lower-case run, int64 (runs, 2)."""
+        return self._surveyed(contig).soft_mask
+
+    def _surveyed(self, contig: str) -> Survey:
+        if contig not in self._surveys:
+            self._surveys[contig] = survey(self.read_letters(contig, 0, self.lengths[contig]))
+        return self._surveys[contig]
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""

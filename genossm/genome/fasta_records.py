@@ -10,10 +10,7 @@ import numpy as np
 
 from genossm.core.errors import InputFileError
 from genossm.genome.raw import pieces
-from genossm.sequence.alphabet import IUPAC_BASES
-
-_LETTERS = "".join(IUPAC_BASES)
-LETTERS = (_LETTERS + _LETTERS.lower()).encode("ascii")
+from genossm.sequence.alphabet import LETTERS
 
 
 @dataclass(frozen=True)

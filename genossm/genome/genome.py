@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from genossm.core.errors import ContigNotFoundError, InputFileError, IntervalError
 from genossm.genome.names import ContigNames
+from genossm.genome.runs import Runs, reference_digest
 from genossm.genome.source import Source
 from genossm.sequence.alphabet import COMPLEMENT_TABLE
 from genossm.sequence.interval import Interval
@@ -38,7 +38,6 @@ class Genome:
         self._given = (dict(aliases or {}), tuple(circular))
         self._names = ContigNames(source.lengths, {**source.aliases, **(aliases or {})}, self.name)
         self._circular = source.circular | {self._names.resolve(contig) for contig in circular}
-        self._digests: dict[str, str] = {}
 
     @property
     def path(self) -> Path:
@@ -134,18 +133,22 @@ class Genome:
 
         return fetch
 
+    def n_runs(self, contig: str) -> Runs:
+        """Start and end of every run of N in either case, int64 (runs, 2), 0-based half-open."""
+        return self._source.n_runs(self.resolve(contig))
+
+    def soft_mask(self, contig: str) -> Runs:
+        """Start and end of every lower-case run, int64 (runs, 2), 0-based half-open."""
+        return self._source.soft_mask(self.resolve(contig))
+
     def digest(self, contig: str) -> str:
         """SAM M5 / refget-compatible MD5 of the upper-case sequence, as hex; equal to `samtools dict`."""
-        contig = self.resolve(contig)
-        if contig not in self._digests:
-            self._digests[contig] = self._source.digest(contig)
-        return self._digests[contig]
+        return self._source.digest(self.resolve(contig))
 
     @cached_property
     def reference_digest(self) -> str:
         """One SHA-256 over name, length and M5 of every contig, in sorted order: equal for a FASTA and its store."""
-        lines = sorted(f"{contig}\t{self.length(contig)}\t{self.digest(contig)}\n" for contig in self.contigs)
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return reference_digest((contig, self.length(contig), self.digest(contig)) for contig in self.contigs)
 
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""

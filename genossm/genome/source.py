@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from genossm.genome.runs import Runs
+
 
 class Source(Protocol):
     """A file of sequence. `Genome` checks every interval before it asks, and resolves aliases."""
@@ -37,6 +39,14 @@ class Source(Protocol):
 
     def digest(self, contig: str) -> str:
         """SAM M5: MD5 of the upper-case letters, as hex."""
+        ...
+
+    def n_runs(self, contig: str) -> Runs:
+        """Start and end of every run of N in either case, int64 (runs, 2), 0-based half-open."""
+        ...
+
+    def soft_mask(self, contig: str) -> Runs:
+        """Start and end of every lower-case run, int64 (runs, 2), 0-based half-open."""
         ...
 
     def close(self) -> None: ...

@@ -1,0 +1,158 @@
+"""Writing a genome store: a FASTA file is streamed contig by contig, and the store appears when it is whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from genossm.core.atomic import atomic_directory
+from genossm.core.errors import ConfigError, UsageError
+from genossm.core.provenance import Provenance
+from genossm.core.strict import to_mapping
+from genossm.genome.fasta_records import Record, records
+from genossm.genome.layout import (
+    ATTRIBUTE,
+    KIND,
+    N_RUNS,
+    SCHEMA,
+    SEQUENCE,
+    SOFT_MASK,
+    StoreAttributes,
+    StoredContig,
+    array_path,
+)
+from genossm.genome.names import ContigNames
+from genossm.genome.runs import Runs, reference_digest, survey, total
+
+Codec = Literal["blosc-lz4", "blosc-zstd", "zstd", "none"]
+Progress = Callable[[str, int], None]
+
+DEFAULT_CHUNK_LENGTH = 1 << 18
+DEFAULT_CODEC: Codec = "blosc-lz4"
+_RUN_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What was built: bases over all contigs, wall-clock seconds."""
+
+    path: Path
+    contigs: int
+    bases: int
+    seconds: float
+    reference_digest: str
+
+
+def build(
+    source: Path,
+    target: Path,
+    *,
+    aliases: Mapping[str, str] | None = None,
+    circular: Collection[str] = (),
+    chunk_length: int = DEFAULT_CHUNK_LENGTH,
+    codec: Codec = DEFAULT_CODEC,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> StoreSummary:
+    """Encode a FASTA file (plain, bgzip or gzip, any line length) as a Zarr v3 genome store.
+
+    aliases: further names, alias to contig.   circular: contigs whose end joins their start, by any name.
+    chunk_length: bases a chunk.   progress: called with (contig, bases so far) after every contig.
+    Memory: a few times the longest contig. A build that fails or is killed leaves nothing at `target`.
+    Raises: InputFileError for a bad FASTA or alias, OutputError / OutputExistsError, UsageError for a bad option.
+    """
+    _check_options(target, chunk_length, codec)
+    started = time.perf_counter()
+    with atomic_directory(target, force=force, marker="zarr.json") as temporary:
+        contigs = tuple(_write_contigs(records(source), temporary, chunk_length, codec, progress))
+        attributes = _attributes(source, contigs, dict(aliases or {}), circular)
+        _write_attributes(temporary, attributes)
+    bases = sum(contig.length for contig in contigs)
+    return StoreSummary(target, len(contigs), bases, time.perf_counter() - started, attributes.reference_digest)
+
+
+def _check_options(target: Path, chunk_length: int, codec: str) -> None:
+    if target.suffix != ".zarr":
+        raise UsageError(f"A genome store's name ends in .zarr, got {target.name!r}. Call it {target.name}.zarr")
+    if chunk_length < 1:
+        raise ConfigError(f"chunk_length: got {chunk_length}, wanted at least 1 base.")
+    if codec not in get_args(Codec):
+        raise ConfigError(f"codec: got {codec!r}, wanted one of {', '.join(get_args(Codec))}.")
+
+
+def _write_contigs(
+    stream: Iterator[Record], store: Path, chunk_length: int, codec: Codec, progress: Progress | None
+) -> Iterator[StoredContig]:
+    import zarr
+
+    done = 0
+    # A chunk of N alone is written too: a missing chunk must mean damage.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        root = zarr.open_group(str(store), mode="a", zarr_format=3)
+        for record in stream:
+            letters = record.sequence()
+            found = survey(letters)
+            _write_sequence(root, record.name, letters.upper(), chunk_length, codec)
+            _write_runs(root, array_path(N_RUNS, record.name), found.n_runs)
+            _write_runs(root, array_path(SOFT_MASK, record.name), found.soft_mask)
+            done += len(letters)
+            if progress:
+                progress(record.name, done)
+            yield StoredContig(record.name, len(letters), found.m5, total(found.n_runs), total(found.soft_mask))
+
+
+def _write_sequence(root: Any, contig: str, letters: bytes, chunk_length: int, codec: Codec) -> None:
+    array = root.create_array(
+        array_path(SEQUENCE, contig),
+        shape=(len(letters),),
+        chunks=(chunk_length,),
+        dtype="uint8",
+        compressors=_compressor(codec),
+        fill_value=ord("N"),
+    )
+    array[:] = np.frombuffer(letters, dtype=np.uint8)
+
+
+def _write_runs(root: Any, path: str, runs: Runs) -> None:
+    if len(runs):
+        array = root.create_array(path, shape=runs.shape, chunks=(_RUN_CHUNK, 2), dtype="int64", fill_value=0)
+        array[:] = runs
+
+
+def _compressor(codec: Codec) -> Any:
+    from zarr.codecs import BloscCodec, ZstdCodec
+
+    match codec:
+        case "blosc-lz4":
+            return BloscCodec(typesize=1, cname="lz4", clevel=5, shuffle="bitshuffle")
+        case "blosc-zstd":
+            return BloscCodec(typesize=1, cname="zstd", clevel=5, shuffle="bitshuffle")
+        case "zstd":
+            return ZstdCodec(level=3)
+        case "none":
+            return None
+
+
+def _attributes(
+    source: Path, contigs: tuple[StoredContig, ...], aliases: dict[str, str], circular: Collection[str]
+) -> StoreAttributes:
+    names = ContigNames({contig.name: contig.length for contig in contigs}, aliases, source.name)
+    rings = {names.resolve(name) for name in circular}
+    contigs = tuple(
+        StoredContig(**{**asdict(contig), "topology": "circular" if contig.name in rings else "linear"})
+        for contig in contigs
+    )
+    digest = reference_digest((contig.name, contig.length, contig.m5) for contig in contigs)
+    provenance = Provenance(reference_digest=digest).as_dict()
+    return StoreAttributes(SCHEMA, KIND, source.name, contigs, digest, aliases, provenance)
+
+
+def _write_attributes(store: Path, attributes: StoreAttributes) -> None:
+    import zarr
+
+    zarr.open_group(str(store), mode="r+").attrs[ATTRIBUTE] = to_mapping(attributes)

@@ -1,0 +1,105 @@
+"""Reading a one-dimensional uint8 Zarr array: straight from its chunk files where they lie on this machine.
+
+A window of a megabase is five chunks. Zarr's own indexing spends more time on scheduling them than on unpacking
+them, so the three codecs that stores are built with are unpacked here, into place; any other array is read through
+Zarr itself. A chunk that is missing is an error, never silence or N.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genossm.core.errors import InputFileError
+from genossm.sequence.tokenizer import translate_into
+
+Unpack = Callable[[bytes, npt.NDArray[np.uint8]], None]
+
+_KEPT_CHUNKS = 16
+
+
+class ChunkedBytes:
+    """A uint8 array of a genome store, opened for reading.
+
+    Raises: InputFileError if it is no such array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        metadata = _metadata(path)
+        self.length = int(metadata["shape"][0])
+        self.chunk_length = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        self._unpack = _unpacker(metadata)
+        # Small windows come in crowds, one a variant: they share the last few unpacked chunks.
+        self._kept = lru_cache(maxsize=_KEPT_CHUNKS)(self._chunk)
+
+    def read_into(self, start: int, end: int, table: bytes, out: npt.NDArray[np.uint8]) -> None:
+        """Write `table[value]` of elements start to end into `out` (end - start,)."""
+        if self._unpack is None:
+            translate_into(_through_zarr(self.path, start, end), table, out)
+            return
+        small = end - start <= self.chunk_length
+        buffer = None if small else np.empty(self.chunk_length, dtype=np.uint8)
+        for index in range(start // self.chunk_length, (end - 1) // self.chunk_length + 1):
+            first = index * self.chunk_length
+            low, high = max(start, first), min(end, first + self.chunk_length)
+            chunk = self._kept(index) if buffer is None else self._chunk(index, buffer)
+            translate_into(chunk[low - first : high - first].data, table, out[low - start : high - start])
+
+    def _chunk(self, index: int, buffer: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
+        buffer = np.empty(self.chunk_length, dtype=np.uint8) if buffer is None else buffer
+        path = self.path / "c" / str(index)
+        try:
+            packed = path.read_bytes()
+            self._unpack(packed, buffer)  # type: ignore[misc]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise InputFileError(
+                f"{path}: a piece of the genome store is missing or damaged ({error}). Build it again."
+            ) from error
+        return buffer
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        if metadata["data_type"] != "uint8" or len(metadata["shape"]) != 1:
+            raise InputFileError(f"{path} is no one-dimensional uint8 array. Build the store again.")
+        return metadata
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputFileError(
+            f"{path}: a part of the genome store is missing or damaged ({error!r}). Build it again."
+        ) from error
+
+
+def _unpacker(metadata: dict[str, Any]) -> Unpack | None:
+    """How a chunk file is unpacked, or None if only Zarr knows."""
+    keys = metadata["chunk_key_encoding"]
+    if keys["name"] != "default" or keys.get("configuration", {}).get("separator", "/") != "/":
+        return None
+    match [codec["name"] for codec in metadata["codecs"]]:
+        case ["bytes"]:
+            return _copy
+        case ["bytes", "blosc"]:
+            from numcodecs.blosc import decompress
+        case ["bytes", "zstd"]:
+            from numcodecs.zstd import decompress
+        case _:
+            return None
+    return decompress
+
+
+def _copy(packed: bytes, out: npt.NDArray[np.uint8]) -> None:
+    out[:] = np.frombuffer(packed, dtype=np.uint8)
+
+
+def _through_zarr(path: Path, start: int, end: int) -> memoryview:
+    import zarr
+
+    array = zarr.open_array(str(path), mode="r")
+    return np.ascontiguousarray(array[start:end]).data

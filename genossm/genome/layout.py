@@ -1,0 +1,85 @@
+"""What a genome store looks like on disk: names of its arrays, its attributes, its schema version.
+
+    ref.zarr/
+      zarr.json                    attributes["genossm"]: schema, contigs, aliases, digest, provenance
+      sequence/<contig>            uint8 (length,): upper-case ASCII
+      soft_mask/<contig>           int64 (runs, 2): start and end of every lower-case run; absent if there is none
+      n_runs/<contig>              int64 (runs, 2): start and end of every run of N; absent if there is none
+
+The attributes are written last: a store without them is not whole.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from genossm.core.errors import ConfigError, InputFileError
+from genossm.core.strict import from_mapping
+
+SCHEMA = 1
+ATTRIBUTE = "genossm"
+KIND = "genome store"
+SEQUENCE, SOFT_MASK, N_RUNS = "sequence", "soft_mask", "n_runs"
+
+
+@dataclass(frozen=True)
+class StoredContig:
+    """One contig's entry in the attributes.
+
+    m5: SAM M5 digest.   n_bases, masked_bases: how many bases are N, are lower case.
+    """
+
+    name: str
+    length: int
+    m5: str
+    n_bases: int
+    masked_bases: int
+    topology: Literal["linear", "circular"] = "linear"
+
+
+@dataclass(frozen=True)
+class StoreAttributes:
+    """What stands in the store's `zarr.json` under "genossm"."""
+
+    schema: int
+    kind: str
+    source: str
+    contigs: tuple[StoredContig, ...]
+    reference_digest: str
+    aliases: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def array_path(group: str, contig: str) -> str:
+    """Where an array of a contig is; letters that file systems or Zarr keep for themselves are percent-encoded."""
+    name = quote(contig, safe="")
+    if name.startswith((".", "__")):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    return f"{group}/{name}"
+
+
+def read_attributes(path: Path) -> StoreAttributes:
+    """The attributes of the store at `path`.
+
+    Raises: InputFileError if there is no whole genome store, or one of a newer schema.
+    """
+    try:
+        content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][ATTRIBUTE]
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputFileError(
+            f"{path} is no whole genome store. Build it again: genossm genome build FASTA -o {path.name}"
+        ) from None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise InputFileError(
+            f"{path} was written by a newer genossm (store schema {schema}, this one reads up to {SCHEMA}). "
+            "Update genossm, or build the store again."
+        )
+    try:
+        return from_mapping(StoreAttributes, content)
+    except ConfigError as error:
+        raise InputFileError(f"{path}: the store's attributes are damaged ({error}). Build it again.") from error
