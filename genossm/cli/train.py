@@ -1,0 +1,23 @@
+"""`genossm train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML file of the run.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key, as in run.max_steps=100.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this run.")
+@click.option("--force", is_flag=True, help="Replace the run in the output directory.")
+def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: bool) -> None:
+    """Train a model and print the directory that it was written to.
+
+    Paths in the configuration are relative to the current directory.
+    """
+    from genossm.training import load_train_config, train
+
+    result = train(load_train_config(config_path, settings), resume=resume, force=force)
+    click.echo(result.model)

@@ -1,0 +1,95 @@
+"""Loaders of a training run, as Lightning wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from torch.utils.data import DataLoader, Sampler
+
+from genossm.data.batch import CausalCollator
+from genossm.data.dataset import WindowDataset, WindowItem
+from genossm.data.lightning import require_lightning
+from genossm.data.windows import WindowPlan
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
+
+    from genossm.genome import Genome
+    from genossm.sequence.tokenizer import NucleotideTokenizer
+else:
+    LightningDataModule = require_lightning().LightningDataModule
+
+
+class SampleNumbers(Sampler[list[int]]):
+    """Batches of consecutive sample numbers without end, from training step `first_step` on.
+
+    batch: samples a step, over all ranks; rank r takes the r-th part. So a step sees the same windows whatever the
+    number of ranks, workers, or interruptions before it.
+    Raises: ValueError if the ranks do not divide the batch.
+    """
+
+    def __init__(self, batch: int, *, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        if batch % ranks:
+            raise ValueError(f"A batch of {batch} windows cannot be shared evenly by {ranks} devices.")
+        self.batch, self.first_step, self.rank, self.ranks = batch, first_step, rank, ranks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch // self.ranks
+        step = self.first_step
+        while True:
+            first = step * self.batch + self.rank * share
+            yield list(range(first, first + share))
+            step += 1
+
+
+class GenomeDataModule(LightningDataModule):
+    """Training windows without end, and the validation windows once.
+
+    batch, validation_batch: windows a step over all devices. workers: loader processes, 0 for none.
+    A fit that resumes from a checkpoint of step s starts with the samples of step s.
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        tokenizer: NucleotideTokenizer,
+        train: WindowPlan,
+        validation: WindowPlan,
+        *,
+        batch: int,
+        validation_batch: int,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.train_data = WindowDataset(genome, train, tokenizer)
+        self.validation_data = WindowDataset(genome, validation, tokenizer)
+        self.collate = CausalCollator(tokenizer)
+        self.batch, self.validation_batch, self.workers = batch, validation_batch, workers
+
+    def train_dataloader(self) -> DataLoader[WindowItem]:
+        step, rank, ranks = 0, 0, 1
+        if self.trainer is not None:
+            step, rank, ranks = self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
+        numbers = SampleNumbers(self.batch, first_step=step, rank=rank, ranks=ranks)
+        return self._loader(self.train_data, numbers)
+
+    def val_dataloader(self) -> DataLoader[WindowItem]:
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        share = max(1, self.validation_batch // ranks)
+        mine = range(rank, len(self.validation_data), ranks)
+        numbers = [list(mine[i : i + share]) for i in range(0, len(mine), share)]
+        return self._loader(self.validation_data, numbers)
+
+    def _loader(self, data: WindowDataset, numbers: SampleNumbers | list[list[int]]) -> DataLoader[WindowItem]:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            data,
+            batch_sampler=numbers,
+            collate_fn=self.collate,
+            num_workers=self.workers,
+            # Compiled kernels hold thread pools, which a forked child would inherit broken.
+            multiprocessing_context="spawn" if self.workers else None,
+            persistent_workers=self.workers > 0,
+            pin_memory=pin,
+        )

@@ -1,0 +1,45 @@
+"""Windows of a genome as token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from genossm.data.windows import WindowPlan
+from genossm.sequence.interval import Interval
+from genossm.sequence.tokenizer import NucleotideTokenizer
+
+if TYPE_CHECKING:
+    from genossm.genome import Genome
+
+
+@dataclass(frozen=True, eq=False)
+class WindowItem:
+    """ids: [BOS] and one token a base, in reading direction of `interval` (reverse complement on "-")."""
+
+    ids: NDArray[np.uint8]
+    interval: Interval
+
+
+class WindowDataset(Dataset[WindowItem]):
+    """Item n is the window that the plan gives sample number n; n may pass `len`, which is one epoch.
+
+    The genome re-opens itself in every worker process, so no file handle is shared.
+    """
+
+    def __init__(self, genome: Genome, plan: WindowPlan, tokenizer: NucleotideTokenizer) -> None:
+        self.genome, self.plan, self.tokenizer = genome, plan, tokenizer
+
+    def __len__(self) -> int:
+        return self.plan.epoch_size
+
+    def __getitem__(self, index: int) -> WindowItem:
+        interval = self.plan.interval(index)
+        ids = np.empty(len(interval) + 1, np.uint8)
+        ids[0] = self.tokenizer.bos_id
+        self.genome.encode(interval, self.tokenizer, out=ids[1:])
+        return WindowItem(ids, interval)

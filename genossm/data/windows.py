@@ -1,0 +1,187 @@
+"""Which window a sample number stands for: a pure function of seed and number, whatever worker asks.
+
+Sample numbers run on over epochs: number n is item `n % epoch_size` of epoch `n // epoch_size`. So the order is the
+same at any worker count, and a run that was stopped goes on by starting at the next number.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genossm.core.errors import ConfigError, IntervalError
+from genossm.data.unknown import UnknownRuns
+from genossm.sequence.interval import Interval
+
+if TYPE_CHECKING:
+    from genossm.genome import Genome
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20
+
+
+class WindowPlan(Protocol):
+    """What a dataset asks of a plan."""
+
+    window: int
+    epoch_size: int
+    excluded: int
+
+    def interval(self, sample: int) -> Interval:
+        """The window of a sample number >= 0; its strand says whether it is to be read reverse-complemented."""
+        ...
+
+
+class RandomWindows:
+    """Windows at uniformly random starts within `regions`; an epoch is as many as fit side by side.
+
+    window: bases. max_n_fraction: windows with a larger share of letters other than A, C, G, T are never drawn.
+    reverse_complement: read every window on a random strand. excluded: the number of starts that the limit took out.
+    Raises: IntervalError if a region is shorter than the window, or no start is left; ConfigError for a bad option.
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        regions: Sequence[Interval],
+        window: int,
+        *,
+        seed: int = 0,
+        reverse_complement: bool = False,
+        max_n_fraction: float = 0.1,
+    ) -> None:
+        _check_window(genome, regions, window, max_n_fraction)
+        self.window, self.seed, self.reverse_complement = window, seed, reverse_complement
+        limit = int(max_n_fraction * window)
+        ranges = [(region.contig, *span) for region in regions for span in _allowed(genome, region, window, limit)]
+        self._contigs = [contig for contig, _, _ in ranges]
+        self._firsts = np.array([first for _, first, _ in ranges], np.int64)
+        self._cumulative = np.cumsum([0, *(end - first for _, first, end in ranges)])
+        possible = sum(len(region) - window + 1 for region in regions)
+        self.excluded = possible - int(self._cumulative[-1])
+        _report_excluded(self.excluded, possible, window, max_n_fraction, regions)
+        self.epoch_size = max(1, sum(len(region) for region in regions) // window)
+
+    def interval(self, sample: int) -> Interval:
+        generator = _generator(self.seed, sample)
+        draw = int(generator.integers(self._cumulative[-1]))
+        entry = int(np.searchsorted(self._cumulative, draw, side="right")) - 1
+        start = int(self._firsts[entry] + draw - self._cumulative[entry])
+        strand = "-" if self.reverse_complement and generator.integers(2) else "+"
+        return Interval(self._contigs[entry], start, start + self.window, strand)
+
+
+class TiledWindows:
+    """Windows every `stride` bases from each region's start; the tail shorter than a window is left out.
+
+    stride: bases, the window itself unless given. shuffle: a new order each epoch. The rest as for RandomWindows;
+    `excluded` counts windows.
+    Raises: IntervalError if a region is shorter than the window, or no window is left; ConfigError for a bad option.
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        regions: Sequence[Interval],
+        window: int,
+        *,
+        stride: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        reverse_complement: bool = False,
+        max_n_fraction: float = 0.1,
+    ) -> None:
+        _check_window(genome, regions, window, max_n_fraction)
+        stride = window if stride is None else stride
+        if stride < 1:
+            raise ConfigError(f"A stride must be at least 1 base, got {stride}.")
+        self.window, self.seed, self.reverse_complement, self.shuffle = window, seed, reverse_complement, shuffle
+        limit = int(max_n_fraction * window)
+        starts, contigs, possible = [], [], 0
+        for number, region in enumerate(regions):
+            tiled = np.arange(region.start, region.end - window + 1, stride, dtype=np.int64)
+            kept = tiled[UnknownRuns.scan(genome, region).count(tiled, tiled + window) <= limit]
+            starts.append(kept)
+            contigs.append(np.full(len(kept), number, np.int64))
+            possible += len(tiled)
+        self._contigs = [region.contig for region in regions]
+        self._starts, self._regions = np.concatenate(starts), np.concatenate(contigs)
+        self.epoch_size = len(self._starts)
+        self.excluded = possible - self.epoch_size
+        _report_excluded(self.excluded, possible, window, max_n_fraction, regions)
+
+    def interval(self, sample: int) -> Interval:
+        epoch, index = divmod(sample, self.epoch_size)
+        if self.shuffle:
+            index = int(_permutation(self.seed, epoch, self.epoch_size)[index])
+        start = int(self._starts[index])
+        flip = self.reverse_complement and _generator(self.seed, sample).integers(2)
+        contig = self._contigs[int(self._regions[index])]
+        return Interval(contig, start, start + self.window, "-" if flip else "+")
+
+
+def _generator(seed: int, sample: int) -> np.random.Generator:
+    # A counter-based generator keyed by both numbers: every sample has its own stream, with no state to carry.
+    return np.random.Generator(np.random.Philox(key=[seed, sample]))
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    # A third word keeps the epoch's stream apart from the sample of the same number.
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, 1])).permutation(size)
+
+
+def _check_window(genome: Genome, regions: Sequence[Interval], window: int, max_n_fraction: float) -> None:
+    if window < 1:
+        raise ConfigError(f"A window must have at least 1 base, got {window}.")
+    if not 0.0 <= max_n_fraction <= 1.0:
+        raise ConfigError(f"max_n_fraction is a share from 0 to 1, got {max_n_fraction}.")
+    for region in regions:
+        if len(region) >= window:
+            continue
+        length = genome.length(region.contig)
+        what = f"contig {region.contig} has" if length < window else f"region {region} has"
+        raise IntervalError(
+            f"A window of {window:,} bases does not fit: {what} {min(length, len(region)):,} bases. "
+            "Choose a shorter window or a longer region."
+        )
+
+
+def _allowed(genome: Genome, region: Interval, window: int, limit: int) -> list[tuple[int, int]]:
+    """Ranges [first, end) of window starts within `region` that have at most `limit` unknown letters."""
+    end = region.end - window + 1
+    runs = UnknownRuns.scan(genome, region)
+    if not len(runs):
+        return [(region.start, end)]
+    ranges: list[tuple[int, int]] = []
+    for first in range(region.start, end, _CHUNK):
+        starts = np.arange(first, min(first + _CHUNK, end), dtype=np.int64)
+        good = runs.count(starts, starts + window) <= limit
+        edges = np.flatnonzero(np.diff(good, prepend=False, append=False)) + first
+        ranges.extend((int(a), int(b)) for a, b in zip(edges[0::2], edges[1::2]))
+    return ranges
+
+
+def _report_excluded(
+    excluded: int, possible: int, window: int, max_n_fraction: float, regions: Sequence[Interval]
+) -> None:
+    where = ", ".join(map(str, regions[:3])) + (", ..." if len(regions) > 3 else "")
+    if excluded == possible:
+        raise IntervalError(
+            f"Every window of {window:,} bases in {where} has more than {max_n_fraction:.0%} letters other than "
+            "A, C, G, T (max_n_fraction). Choose other regions, or raise the limit."
+        )
+    if excluded:
+        logger.info(
+            "%s: %d of %d windows left out, over max_n_fraction = %g letters other than A, C, G, T.",
+            where,
+            excluded,
+            possible,
+            max_n_fraction,
+        )

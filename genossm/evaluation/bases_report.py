@@ -1,0 +1,138 @@
+"""What `evaluate bases` found: as a table, a sentence, a JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genossm.core.atomic import atomic_file
+from genossm.core.provenance import Provenance
+from genossm.data.regions import Splits
+
+FORMAT, FORMAT_VERSION = "genossm-bases", 1
+
+
+@dataclass(frozen=True)
+class MethodBits:
+    """bits: per base.   interval: 95 %, block bootstrap.   details: what kind of method it is."""
+
+    name: str
+    bits: float
+    interval: tuple[float, float]
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Bits per base of the model minus those of a Markov model (negative: the model is better), with its interval."""
+
+    name: str
+    bits: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class BasesReport:
+    """methods: the model first.   block_bits: (blocks, methods), NaN where a block has no scored base."""
+
+    splits: Splits
+    context: int | None
+    scored_bases: int
+    methods: tuple[MethodBits, ...]
+    differences: tuple[Difference, ...]
+    block_places: tuple[tuple[str, int], ...]
+    block_counts: NDArray[np.int64]
+    block_bits: NDArray[np.float64]
+
+    @property
+    def best_markov(self) -> MethodBits | None:
+        """The Markov model with the fewest bits on the test regions themselves, the hardest to beat."""
+        return min(self.methods[1:], key=lambda method: method.bits, default=None)
+
+    @property
+    def verdict(self) -> str:
+        """ "beats" or "does not beat" the best Markov model, "undecided" if the difference's interval holds 0."""
+        best = self.best_markov
+        if best is None:
+            return "not compared"
+        low, high = next(d.interval for d in self.differences if d.name == best.name)
+        return "beats" if high < 0 else "does not beat" if low > 0 else "undecided"
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        best = self.best_markov
+        if best is None:
+            return f"The model needs {self.methods[0].bits:.4f} bits per base; no Markov model was asked for."
+        difference = next(d for d in self.differences if d.name == best.name)
+        low, high = difference.interval
+        numbers = f"{abs(difference.bits):.4f} bits per base (95 % interval {low:+.4f} to {high:+.4f})"
+        side = "fewer" if difference.bits < 0 else "more"
+        if self.verdict == "beats":
+            return f"The model beats the best Markov model ({best.name}): {numbers} {side}."
+        if self.verdict == "does not beat":
+            return f"The model does NOT beat the best Markov model ({best.name}): {numbers} {side}."
+        return f"The model and the best Markov model ({best.name}) cannot be told apart: {numbers} {side}."
+
+    def table(self) -> str:
+        """One line a method, best first, tab-free columns."""
+        differences = {d.name: d for d in self.differences}
+        lines = [f"{'method':<18}{'bits/base':>10}  {'95 % interval':<18}  model minus it"]
+        for method in sorted(self.methods, key=lambda m: m.bits):
+            low, high = method.interval
+            line = f"{method.name:<18}{method.bits:>10.4f}  {low:.4f} to {high:.4f}"
+            if method.name in differences:
+                d = differences[method.name]
+                line += f"    {d.bits:+.4f} ({d.interval[0]:+.4f} to {d.interval[1]:+.4f})"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the JSON file holds, without provenance."""
+        names = [method.name for method in self.methods]
+        columns = {name: _rounded(self.block_bits[:, i]) for i, name in enumerate(names)}
+        best = self.best_markov
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "regions": {
+                name: [str(interval) for interval in getattr(self.splits, name)]
+                for name in ("train", "validation", "test")
+            },
+            "context": "whole" if self.context is None else self.context,
+            "scored_bases": self.scored_bases,
+            "methods": [
+                {"name": m.name, "bits_per_base": m.bits, "interval": list(m.interval), **m.details}
+                for m in self.methods
+            ],
+            "differences": [
+                {"method": d.name, "bits_per_base": d.bits, "interval": list(d.interval)} for d in self.differences
+            ],
+            "best_markov": None if best is None else best.name,
+            "verdict": self.verdict,
+            "sentence": self.sentence(),
+            "blocks": {
+                "contig": [contig for contig, _ in self.block_places],
+                "start0": [start for _, start in self.block_places],
+                "scored_bases": self.block_counts.tolist(),
+                "bits_per_base": columns,
+            },
+        }
+
+
+def write_report(
+    report: BasesReport, path: str | os.PathLike[str], *, provenance: Provenance, force: bool = False
+) -> None:
+    """Write the JSON file, whole or not at all. Raises: OutputExistsError without `force`."""
+    with atomic_file(path, force=force) as temporary:
+        temporary.write_text(json.dumps({**report.as_dict(), "provenance": provenance.as_dict()}, indent=1) + "\n")
+
+
+def _rounded(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if math.isnan(value) else round(float(value), 5) for value in values]

@@ -1,0 +1,127 @@
+"""What a run keeps on disk while it goes: the last whole state to resume from, and the best model so far."""
+
+# ruff: noqa: ARG002  (hooks have the signatures that Lightning calls)
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genossm.core.errors import ConfigError, InputFileError
+from genossm.data.lightning import require_lightning
+from genossm.training.config import TrainConfig, differences
+from genossm.training.module import as_training
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:
+    Callback = require_lightning().Callback
+
+LAST, BEST = "last.ckpt", "best"
+
+# Keys that may change between the parts of a run: how long, where, how often; not what is learnt or how.
+_FREE = (
+    *("genome.path", "splits.test", "data.workers", "data.validation_batch", "output.directory", "model.backend"),
+    *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices"),
+    *("run.validate_every", "run.checkpoint_every", "run.log_every"),
+)
+
+
+class Checkpoints(Callback):
+    """Saves `last.ckpt` every few steps and at the end, and the model whenever validation finds it better than before.
+
+    The state is taken just before a step begins: everything about the step before, validation included, is done.
+    """
+
+    def __init__(self, directory: Path, config: TrainConfig, *, every: int) -> None:
+        self.directory, self.config, self.every = directory, config, every
+        self.best_bits, self.best_step = float("inf"), -1
+        self.validated_step = -1
+        self._resumed_at = -1
+
+    @property
+    def best(self) -> Path:
+        """Model directory of the best validation so far."""
+        return self.directory / BEST
+
+    def state_dict(self) -> dict[str, Any]:
+        generators = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            generators["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "best_bits": self.best_bits,
+            "best_step": self.best_step,
+            "validated_step": self.validated_step,
+            "config": self.config.as_mapping(),
+            "generators": generators,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_bits, self.best_step = state_dict["best_bits"], state_dict["best_step"]
+        self.validated_step = state_dict["validated_step"]
+        self._generators = state_dict["generators"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._resumed_at = trainer.global_step
+        generators = getattr(self, "_generators", None)
+        if generators is not None:
+            torch.set_rng_state(generators["cpu"].cpu())
+            if "cuda" in generators and torch.cuda.is_available():
+                torch.cuda.set_rng_state(generators["cuda"].cpu())
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        step = trainer.global_step
+        if step % self.every == 0 and step not in (0, self._resumed_at):
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        module = as_training(pl_module)
+        self.validated_step = trainer.global_step
+        if module.validation_bits >= self.best_bits:
+            return
+        self.best_bits, self.best_step = module.validation_bits, trainer.global_step
+        if trainer.is_global_zero:
+            module.model.save_pretrained(self.best, force=True)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write `last.ckpt` under a temporary name, then rename: a reader finds the old or the new one, whole."""
+        temporary = self.directory / f".tmp-{LAST}"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            os.replace(temporary, self.directory / LAST)
+
+
+def find_checkpoint(directory: Path) -> Path:
+    """`last.ckpt` of a run's checkpoint folder. Raises: InputFileError if the run has none."""
+    path = directory / LAST
+    if not path.is_file():
+        raise InputFileError(f"There is nothing to resume: {path} does not exist. Leave out --resume to start anew.")
+    return path
+
+
+def check_same_run(path: Path, config: TrainConfig) -> None:
+    """Raise ConfigError if the checkpoint belongs to a run that learns something else; InputFileError if unreadable."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        saved = content["callbacks"][Checkpoints.__qualname__]["config"]
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        raise InputFileError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Start anew with --force."
+        ) from error
+    changed = [key for key in differences(saved, config.as_mapping()) if key not in _FREE]
+    if changed:
+        raise ConfigError(
+            f"The run in {path.parent.parent} was made with other values of {', '.join(changed)}. "
+            "Resume with the same ones, or start anew with --force."
+        )

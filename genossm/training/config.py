@@ -1,0 +1,252 @@
+"""A training run in one file: strict, frozen, and the same on any machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from genossm.core.errors import ConfigError
+from genossm.core.strict import from_mapping, load_yaml, to_mapping
+from genossm.models.presets import preset
+from genossm.nn.config import StackConfig
+
+Regions = tuple[str | int, ...] | str | int
+
+
+@dataclass(frozen=True)
+class GenomeConfig:
+    """path: FASTA (plain or bgzip) or genome store, relative to the current directory."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """Region strings, 1-based: `20:1,000,001-3,000,000`, or a contig's name for all of it; one or a list."""
+
+    train: Regions
+    validation: Regions
+    test: Regions = ()
+
+    def regions(self, name: Literal["train", "validation", "test"]) -> tuple[str, ...]:
+        """The regions of a split as strings; YAML reads a contig named `20` as a number."""
+        value: Regions = getattr(self, name)
+        return tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Windows and batches.
+
+    window: bases.   batch: windows a step over all devices.
+    sampling: "random" starts, or "tiled" every `stride` bases (the window's length unless given), shuffled.
+    reverse_complement: read each training window on a random strand.
+    max_n_fraction: windows with a larger share of letters other than A, C, G, T are left out.
+    workers: loader processes; the batches are the same at any number.
+    validation_window, validation_batch: as for training unless given.
+    """
+
+    window: int = 1024
+    batch: int = 16
+    sampling: Literal["random", "tiled"] = "random"
+    stride: int | None = None
+    reverse_complement: bool = True
+    max_n_fraction: float = 0.1
+    workers: int = 0
+    validation_window: int | None = None
+    validation_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "window", "batch", "stride", "validation_window", "validation_batch")
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; wanted 0 or more.")
+        if not 0.0 <= self.max_n_fraction <= 1.0:
+            raise ConfigError(f"max_n_fraction is {self.max_n_fraction}; wanted a share from 0 to 1.")
+        if self.stride is not None and self.sampling != "tiled":
+            raise ConfigError("stride is given, but sampling is 'random'. Set sampling: tiled, or leave stride out.")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019); weight_decay is not applied to A_log, D, biases and norms.
+
+    decay_embeddings: apply it to the embedding (and the head that shares its weights).
+    """
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    decay_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or not self.eps > 0 or self.weight_decay < 0:
+            raise ConfigError(
+                f"learning_rate is {self.learning_rate}, eps {self.eps}, weight_decay {self.weight_decay}; "
+                "wanted the first two above 0 and the last at least 0."
+            )
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ConfigError(f"betas are {self.betas}; wanted both at least 0 and below 1.")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Linear warm-up over `warmup_steps`, then "cosine" down to `final_fraction` of the rate, or "constant"."""
+
+    kind: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 100
+    final_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0 or not 0.0 <= self.final_fraction <= 1.0:
+            raise ConfigError(
+                f"warmup_steps is {self.warmup_steps} and final_fraction {self.final_fraction}; "
+                "wanted at least 0, and from 0 to 1."
+            )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, on what, and how often to look.
+
+    max_steps or max_tokens: one of them, or neither with a constant schedule; the same result on any machine.
+    max_minutes: stop after so much time, wherever the run stands.
+    precision: "32", "bf16" (autocast), or "auto": bf16 on a GPU that has it, else 32.
+    gradient_clip: largest norm of all gradients together; null for none.
+    accelerator, devices: as Lightning names them.
+    validate_every, checkpoint_every, log_every: steps.
+    """
+
+    max_steps: int | None = None
+    max_tokens: int | None = None
+    max_minutes: float | None = None
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    gradient_clip: float | None = 1.0
+    seed: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        _require_positive(
+            self,
+            *("max_steps", "max_tokens", "max_minutes", "gradient_clip"),
+            *("devices", "validate_every", "checkpoint_every", "log_every"),
+        )
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed is {self.seed}; wanted a whole number from 0 to 4294967295.")
+        if self.max_steps is not None and self.max_tokens is not None:
+            raise ConfigError("max_steps and max_tokens are both given. Keep one: the other follows from the batch.")
+        if self.max_steps is None and self.max_tokens is None and self.max_minutes is None:
+            raise ConfigError("Nothing ends the run. Give max_steps, max_tokens or max_minutes.")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """directory: holds config.yaml, metrics.csv, checkpoints/ and, once the run is whole, the model in model/."""
+
+    directory: Path
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything about a run. `model` holds the keys of StackConfig, and may name a `preset` that they change."""
+
+    genome: GenomeConfig
+    splits: SplitsConfig
+    model: dict[str, Any]
+    output: OutputConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        self.stack_config()
+        if self.data.batch % self.run.devices:
+            raise ConfigError(f"data.batch is {self.data.batch}, which {self.run.devices} devices cannot share evenly.")
+        if self.schedule.kind == "cosine" and self.total_steps is None:
+            raise ConfigError("A cosine schedule needs an end: give run.max_steps or run.max_tokens.")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Bases read in a step, over all devices."""
+        return self.data.batch * self.data.window
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole run; None if only time ends it."""
+        if self.run.max_tokens is not None:
+            return -(-self.run.max_tokens // self.tokens_per_step)
+        return self.run.max_steps
+
+    def stack_config(self) -> StackConfig:
+        """The model's shape: the preset, if one is named, with the other keys of `model` on top.
+
+        Raises: ConfigError for an unknown preset or key.
+        """
+        overrides = dict(self.model)
+        name = overrides.pop("preset", None)
+        base = {} if name is None else to_mapping(preset(str(name)))
+        return from_mapping(StackConfig, {**base, **overrides}, where="model")
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain mapping that `from_mapping` reads back to an equal configuration."""
+        return to_mapping(self)
+
+
+def load_train_config(path: str | Path, settings: Iterable[str] = ()) -> TrainConfig:
+    """Read a YAML file; `settings` are `section.key=value` with YAML values, applied on top.
+
+    Raises: InputFileError if it is missing or no YAML; ConfigError for an unknown key, a wrong type or value.
+    """
+    mapping = load_yaml(path)
+    for setting in settings:
+        _apply(mapping, setting)
+    return from_mapping(TrainConfig, mapping)
+
+
+def _apply(mapping: dict[str, Any], setting: str) -> None:
+    import yaml
+
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {setting!r}: wanted section.key=value, such as run.max_steps=100.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting!r}: {text!r} is not a YAML value.") from error
+    *sections, last = key.split(".")
+    place: Any = mapping
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {setting!r}: {section} is a value, not a section.")
+    place[last] = value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """Keys (dotted) at which two plain configurations differ."""
+    changed: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        path = f"{prefix}{key}"
+        left, right = old.get(key), new.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            changed += differences(left, right, prefix=f"{path}.")
+        elif left != right:
+            changed.append(path)
+    return changed
+
+
+def _require_positive(section: Any, *names: str) -> None:
+    known = {f.name for f in fields(section)}
+    for name in names:
+        assert name in known
+        value = getattr(section, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value}; wanted more than 0.")

@@ -1,0 +1,133 @@
+"""The training step: next-base cross-entropy, checked numbers, clipped gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genossm.data.batch import IGNORE, Batch
+from genossm.data.lightning import require_lightning
+from genossm.training.config import OptimizerConfig, ScheduleConfig
+from genossm.training.numerics import non_finite_message
+from genossm.training.optim import build_optimizer, schedule_factor
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+    from genossm.core.errors import NumericsError
+    from genossm.models import SequenceModel
+else:
+    LightningModule = require_lightning().LightningModule
+    from genossm.core.errors import NumericsError
+
+
+def next_base_nats(
+    logits: Float[Tensor, "batch length vocab"], targets: Int[Tensor, "batch length"], base_ids: tuple[int, ...]
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Sum of −ln p over the target bases, p the softmax over the A, C, G, T logits, and the number of targets."""
+    first = base_ids[0]
+    # Consecutive ids are a view; an index list would copy the logits.
+    consecutive = base_ids == tuple(range(first, first + 4))
+    bases = logits[..., first : first + 4] if consecutive else logits[..., list(base_ids)]
+    flat = targets.reshape(-1)
+    nats = F.cross_entropy(bases.reshape(-1, 4).float(), flat, ignore_index=IGNORE, reduction="sum")
+    return nats, (flat != IGNORE).sum()
+
+
+def bits(nats: float) -> float:
+    """Nats to bits."""
+    return nats / math.log(2.0)
+
+
+class LanguageModelTraining(LightningModule):
+    """Trains `model` to predict the next base.
+
+    total_steps: where the schedule ends.   gradient_clip: largest norm of all gradients together, None for none.
+    Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
+    validation.
+    Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
+    """
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        *,
+        total_steps: int | None,
+        gradient_clip: float | None = 1.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config, self.schedule_config = optimizer, schedule
+        self.total_steps, self.gradient_clip = total_steps, gradient_clip
+        self.last_bits = self.last_norm = self.last_rate = self.validation_bits = float("nan")
+        self._loss = torch.zeros(())
+        self._batch: Batch | None = None
+        self._validation_sums = torch.zeros(2, dtype=torch.float64)
+
+    def nats(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """Sum of −ln p over a batch's target bases, and their number."""
+        logits = self.model(batch.input_ids).logits
+        return next_base_nats(logits, batch.targets, self.model.tokenizer.base_ids)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        self._batch = batch
+        nats, count = self.nats(batch)
+        # A batch may hold no target at all (windows of N, where the limit allows them).
+        loss = nats / count.clamp(min=1)
+        self._loss = loss.detach()
+        return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,  # noqa: ARG002
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Check loss and gradients, then clip; Lightning calls this once a step, just before the update."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        # One transfer for both numbers: each would make a GPU wait.
+        loss, total = torch.stack([self._loss.float(), norm.float()]).tolist()
+        if not (math.isfinite(loss) and math.isfinite(total)):
+            groups = optimizer.param_groups
+            intervals = self._batch.intervals if self._batch else ()
+            raise NumericsError(non_finite_message(self.global_step, loss, groups, intervals))
+        if self.gradient_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
+        self.last_bits, self.last_norm, self.last_rate = bits(loss), total, optimizer.param_groups[0]["lr"]
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        self._validation_sums += torch.stack([value.double() for value in self.nats(batch)])
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self.trainer.strategy.reduce(self._validation_sums, reduce_op="sum")
+        total, count = torch.as_tensor(sums).tolist()
+        self.validation_bits = bits(total / count) if count else float("nan")
+        if not math.isfinite(self.validation_bits):
+            raise NumericsError(
+                f"Validation at step {self.global_step} gave {self.validation_bits} bits per base over {count:.0f} "
+                "bases. Lower optimizer.learning_rate, or resume from the last checkpoint with other settings."
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.optimizer_config)
+        factor = schedule_factor(self.schedule_config, self.total_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def as_training(module: LightningModule) -> LanguageModelTraining:
+    """`module`, which our callbacks need to be ours. Raises: TypeError if it is another."""
+    if not isinstance(module, LanguageModelTraining):
+        raise TypeError(f"This callback reads LanguageModelTraining; got {type(module).__name__}.")
+    return module
