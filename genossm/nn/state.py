@@ -98,8 +98,9 @@ class StackState:
 
         tensors = {"positions": self.positions}
         for number, layer in enumerate(self.layers):
-            tensors[f"layers.{number}.conv"] = layer.conv.contiguous()
-            tensors[f"layers.{number}.scan"] = layer.scan.contiguous()
+            # Copies, since layers may share memory (the initial state does), and a file cannot.
+            tensors[f"layers.{number}.conv"] = layer.conv.detach().clone().contiguous()
+            tensors[f"layers.{number}.scan"] = layer.scan.detach().clone().contiguous()
         with atomic_file(path, force=force) as temporary:
             save_file(tensors, temporary, metadata={"format": _FORMAT, "layers": str(len(self.layers))})
 
