@@ -8,6 +8,7 @@ Zarr itself. A chunk that is missing is an error, never silence or N.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from genossm.sequence.tokenizer import translate_into
 Unpack = Callable[[bytes, npt.NDArray[np.uint8]], None]
 
 _KEPT_CHUNKS = 16
+_THREAD = threading.local()
 
 
 class ChunkedBytes:
@@ -45,7 +47,7 @@ class ChunkedBytes:
             translate_into(_through_zarr(self.path, start, end), table, out)
             return
         small = end - start <= self.chunk_length
-        buffer = None if small else np.empty(self.chunk_length, dtype=np.uint8)
+        buffer = None if small else _scratch(self.chunk_length)
         for index in range(start // self.chunk_length, (end - 1) // self.chunk_length + 1):
             first = index * self.chunk_length
             low, high = max(start, first), min(end, first + self.chunk_length)
@@ -63,6 +65,14 @@ class ChunkedBytes:
                 f"{path}: a piece of the genome store is missing or damaged ({error}). Build it again."
             ) from error
         return buffer
+
+
+def _scratch(length: int) -> npt.NDArray[np.uint8]:
+    """This thread's buffer of at least `length`, cut to it: new memory would cost a window a fifth of its time."""
+    buffer = getattr(_THREAD, "buffer", None)
+    if buffer is None or len(buffer) < length:
+        buffer = _THREAD.buffer = np.empty(length, dtype=np.uint8)
+    return buffer[:length]
 
 
 def _metadata(path: Path) -> dict[str, Any]:

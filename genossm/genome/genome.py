@@ -172,15 +172,15 @@ class Genome:
             out = np.empty(len(interval), dtype=np.uint8)
         elif out.dtype != np.uint8 or out.shape != (len(interval),):
             raise InputFileError(f"out: got {out.dtype} {out.shape}, wanted uint8 ({len(interval)},).")
+        # The minus strand is written backwards through a reversed view: no second pass over the window.
+        target = out
         if interval.strand == "-":
-            table = _compose(COMPLEMENT_TABLE, table)
+            table, target = _compose(COMPLEMENT_TABLE, table), out[::-1]
         before_turn = min(interval.end, length)
         cut = before_turn - interval.start
-        self._source.read_into(contig, interval.start, before_turn, table, out[:cut])
+        self._source.read_into(contig, interval.start, before_turn, table, target[:cut])
         if interval.end > length:
-            self._source.read_into(contig, 0, interval.end - length, table, out[cut:])
-        if interval.strand == "-":
-            out[:] = out[::-1].copy()
+            self._source.read_into(contig, 0, interval.end - length, table, target[cut:])
         return out
 
     def _checked(self, interval: Interval) -> tuple[str, int]:

@@ -24,6 +24,9 @@ IUPAC_BASES: dict[str, str] = {
 """Every IUPAC letter with the bases it stands for, in alphabetical order (Cornish-Bowden 1985)."""
 
 _LETTERS = "".join(IUPAC_BASES)
+LETTERS: bytes = (_LETTERS + _LETTERS.lower()).encode("ascii")
+"""Every letter that a DNA reference may hold, upper case first."""
+
 _COMPLEMENTS = "TGCAYRSWMKVHDBN"
 _UNKNOWN = 0
 

@@ -1,0 +1,89 @@
+"""`genossm genome build` and `genossm genome info`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from genossm.genome.build import Progress
+
+
+@click.group(name="genome")
+def command() -> None:
+    """Build and inspect genome stores."""
+
+
+@command.command()
+@click.argument("fasta", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The store to write, ending in .zarr."
+)
+@click.option("--force", is_flag=True, help="Replace the store if it exists.")
+@click.option(
+    "--alias-file",
+    type=click.Path(path_type=Path),
+    help="Lines of a contig's name and further names for it, split by tabs.",
+)
+@click.option(
+    "--circular", multiple=True, metavar="CONTIG", help="A contig whose end joins its start; may be repeated."
+)
+@click.option("--chunk-length", type=int, help="Bases a chunk.  [default: 262144]")
+@click.option(
+    "--codec", type=click.Choice(["blosc-lz4", "blosc-zstd", "zstd", "none"]), help="Compression.  [default: blosc-lz4]"
+)
+def build(
+    fasta: Path,
+    output: Path,
+    force: bool,
+    alias_file: Path | None,
+    circular: tuple[str, ...],
+    chunk_length: int | None,
+    codec: str | None,
+) -> None:
+    """Encode FASTA (plain, bgzip or gzip) once, so that any window of it is read fast.
+
+    Prints the store's path, its contigs, bases and the seconds it took, split by tabs.
+    """
+    import genossm.genome
+
+    options = {"chunk_length": chunk_length, "codec": codec}
+    with _progress_bar(fasta.name) as progress:
+        summary = genossm.genome.build(
+            fasta,
+            output,
+            aliases=genossm.genome.read_alias_file(alias_file) if alias_file else None,
+            circular=circular,
+            force=force,
+            progress=progress,
+            **{name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
+        )
+    click.echo(f"{summary.path}\t{summary.contigs} contigs\t{summary.bases} bases\t{summary.seconds:.1f} s")
+
+
+@command.command()
+@click.argument("genome", type=click.Path(path_type=Path))
+def info(genome: Path) -> None:
+    """Print a table of the contigs of GENOME, a store or a FASTA file."""
+    import genossm.genome
+    from genossm.genome.describe import as_table, describe
+
+    with genossm.genome.open(genome) as opened:
+        click.echo(as_table(describe(opened)))
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[Progress | None]:
+    """Bases so far on stderr; nothing if stderr is no terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with console.status(f"Reading {name}") as status:
+        yield lambda contig, bases: status.update(f"Reading {name}: {bases:,} bases, contig {contig} done")
