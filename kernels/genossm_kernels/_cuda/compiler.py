@@ -1,0 +1,57 @@
+"""CUDA C++ to machine code through NVRTC (cuda-core), remembered on disk."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from genossm_kernels._cuda import cache
+from genossm_kernels._cuda.source import read_source
+
+STANDARD = "c++17"
+
+logger = logging.getLogger("genossm_kernels")
+
+
+def compiler_version() -> str:
+    """The version of the NVRTC that would compile; part of every cache key."""
+    status, major, minor = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    if int(status) != 0:
+        raise RuntimeError(f"NVRTC does not tell its version: {status}")
+    return f"{major}.{minor}"
+
+
+def compile_kernels(path: Path, macros: Mapping[str, int], architecture: str) -> bytes:
+    """Machine code (a cubin) of one source file for one architecture such as "sm_90"; from the cache if it is there.
+
+    Raises whatever cuda-core raises, with NVRTC's log, where the source does not compile.
+    """
+    defines = tuple(f"{name}={value}" for name, value in sorted(macros.items()))
+    key = cache.cache_key(read_source(path), architecture, STANDARD, *defines, compiler_version())
+    cubin = cache.load(key)
+    if cubin is None:
+        started = time.perf_counter()
+        cubin = compile_uncached(path, macros, architecture)
+        logger.info("compiled %s for %s in %.1f s", path.name, architecture, time.perf_counter() - started)
+        cache.store(key, cubin)
+    return cubin
+
+
+def compile_uncached(path: Path, macros: Mapping[str, int], architecture: str) -> bytes:
+    core = importlib.import_module("cuda.core")
+    options = core.ProgramOptions(
+        name=path.name,
+        arch=architecture,
+        std=STANDARD,
+        define_macro=[(name, str(value)) for name, value in sorted(macros.items())],
+    )
+    program = core.Program(read_source(path), "c++", options)
+    try:
+        code = program.compile("cubin").code
+    finally:
+        program.close()
+    assert isinstance(code, bytes)
+    return code

@@ -1,0 +1,203 @@
+// What every kernel here is written with: storage types, 16-byte rows, elementary functions, warp reductions.
+// Compiled by NVRTC for a GPU and, with emulation.h in front, by a host C++ compiler for tests.
+#pragma once
+
+typedef long long i64;
+
+// DTYPE: 0 float, 1 bfloat16, 2 float16. Storage is bits; arithmetic is float.
+#if DTYPE == 0
+typedef float storage_t;
+#else
+typedef unsigned short storage_t;
+#endif
+constexpr int VECTOR = 16 / sizeof(storage_t);  // elements in a 16-byte row piece
+constexpr unsigned FULL = 0xffffffffu;
+
+#ifndef GENOSSM_EMULATED
+#define GENOSSM_KERNEL(name, params)
+#define GENOSSM_SHARED(name) extern __shared__ float4 name##_storage[]; float* name = reinterpret_cast<float*>(name##_storage)
+
+__device__ __forceinline__ float exp2_unit(float x) {  // the special function unit: denormal results are zero
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ float reciprocal_unit(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ float half_to_float(unsigned short bits) {
+    float y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
+    return y;
+}
+__device__ __forceinline__ unsigned pack_two(float low, float high) {
+    unsigned bits;
+#if DTYPE == 2
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+#else
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+#endif
+    return bits;
+}
+#endif
+
+__device__ __forceinline__ float to_float(storage_t bits) {
+#if DTYPE == 0
+    return bits;
+#elif DTYPE == 1
+    return __uint_as_float(static_cast<unsigned>(bits) << 16);
+#else
+    return half_to_float(bits);
+#endif
+}
+
+__device__ __forceinline__ storage_t to_storage(float x) {
+#if DTYPE == 0
+    return x;
+#else
+    return static_cast<storage_t>(pack_two(x, 0.f) & 0xffffu);
+#endif
+}
+
+// `count` of VECTOR neighbouring elements; the rest are zero. WHOLE: all or none, in one 16-byte access.
+template <bool WHOLE>
+__device__ __forceinline__ void load_row(const storage_t* source, int count, float (&out)[VECTOR]) {
+    if (WHOLE) {
+        uint4 bits = make_uint4(0u, 0u, 0u, 0u);
+        if (count > 0) bits = *reinterpret_cast<const uint4*>(source);
+        const unsigned words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+#if DTYPE == 0
+            out[k] = __uint_as_float(words[k]);
+#elif DTYPE == 1
+            out[2 * k] = __uint_as_float(words[k] << 16);
+            out[2 * k + 1] = __uint_as_float(words[k] & 0xffff0000u);
+#else
+            out[2 * k] = half_to_float(static_cast<unsigned short>(words[k] & 0xffffu));
+            out[2 * k + 1] = half_to_float(static_cast<unsigned short>(words[k] >> 16));
+#endif
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) out[k] = k < count ? to_float(source[k]) : 0.f;
+    }
+}
+
+template <bool WHOLE>
+__device__ __forceinline__ void store_row(storage_t* target, int count, const float (&values)[VECTOR]) {
+    if (WHOLE) {
+        if (count <= 0) return;
+#if DTYPE == 0
+        *reinterpret_cast<float4*>(target) = make_float4(values[0], values[1], values[2], values[3]);
+#else
+        *reinterpret_cast<uint4*>(target) =
+            make_uint4(pack_two(values[0], values[1]), pack_two(values[2], values[3]),
+                       pack_two(values[4], values[5]), pack_two(values[6], values[7]));
+#endif
+    } else {
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k)
+            if (k < count) target[k] = to_storage(values[k]);
+    }
+}
+
+// VECTOR floats in shared memory, 16-byte aligned.
+__device__ __forceinline__ void load_floats(const float* source, float (&out)[VECTOR]) {
+#pragma unroll
+    for (int k = 0; k < VECTOR; k += 4) {
+        const float4 four = *reinterpret_cast<const float4*>(source + k);
+        out[k] = four.x, out[k + 1] = four.y, out[k + 2] = four.z, out[k + 3] = four.w;
+    }
+}
+__device__ __forceinline__ void store_floats(float* target, const float (&values)[VECTOR]) {
+#pragma unroll
+    for (int k = 0; k < VECTOR; k += 4)
+        *reinterpret_cast<float4*>(target + k) = make_float4(values[k], values[k + 1], values[k + 2], values[k + 3]);
+}
+__device__ __forceinline__ void load_four(const float* source, float (&out)[4]) {
+    const float4 four = *reinterpret_cast<const float4*>(source);
+    out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
+}
+__device__ __forceinline__ void store_four(float* target, const float (&values)[4]) {
+    *reinterpret_cast<float4*>(target) = make_float4(values[0], values[1], values[2], values[3]);
+}
+
+constexpr float LOG2E = 1.4426950408889634f;
+constexpr float LN2 = 0.6931471805599453f;
+
+// 2^x on the multiply-add pipes, relative error 2.3e-7 and shrinking with |x| (the constant term is exactly 1).
+__device__ __forceinline__ float exp2_polynomial(float x) {
+    x = fmaxf(x, -126.f);
+    const float shifted = x + 12582912.f;  // 1.5 * 2^23: the integer part lands in the low mantissa bits
+    const float f = x - (shifted - 12582912.f);
+    float p = 1.33333557e-3f;
+    p = fmaf(p, f, 9.66624916e-3f);
+    p = fmaf(p, f, 5.55050038e-2f);
+    p = fmaf(p, f, 2.40223512e-1f);
+    p = fmaf(p, f, 6.93147123e-1f);
+    p = fmaf(p, f, 1.f);
+    return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
+}
+
+// log(1 + exp(x)), relative error 3e-7 also where the result is small (a step size of 1e-3 is x = -6.9).
+__device__ __forceinline__ float softplus(float x) {
+    const float magnitude = fabsf(x);
+    const float high = magnitude * -LOG2E;
+    const float low = fmaf(magnitude, -LOG2E, -high);
+    float e = exp2_unit(high);
+    e = fmaf(e, low * LN2, e);
+    float p = 5.23269e-3f;
+    p = fmaf(p, e, -2.950523e-2f);
+    p = fmaf(p, e, 7.822594e-2f);
+    p = fmaf(p, e, -1.3663246e-1f);
+    p = fmaf(p, e, 1.9106007e-1f);
+    p = fmaf(p, e, -2.4842983e-1f);
+    p = fmaf(p, e, 3.3319097e-1f);
+    p = fmaf(p, e, -4.9999493e-1f);
+    p = fmaf(p, e, 9.9999997e-1f);
+    return fmaf(p, e, fmaxf(x, 0.f));
+}
+
+__device__ __forceinline__ float sigmoid(float x) { return reciprocal_unit(1.f + exp2_unit(-LOG2E * x)); }
+
+// Sums `values` over the lanes that differ in the bits of `mask`, halving the array while it can: afterwards
+// values[0 .. max(1, COUNT / lanes)) hold the sums of the entries this lane owns, which start at `owned_index`.
+template <int COUNT>
+__device__ __forceinline__ void reduce_scatter(float (&values)[COUNT], int lane, int top_bit, int lanes) {
+    int live = COUNT;
+#pragma unroll
+    for (int step = 0; step < 5; ++step) {
+        const int bit = top_bit >> step;
+        if ((1 << step) < lanes) {
+            if (live > 1) {
+                const int half = live / 2;
+                const bool upper = lane & bit;
+#pragma unroll
+                for (int k = 0; k < COUNT / 2; ++k)
+                    if (k < half) {
+                        const float send = upper ? values[k] : values[k + half];
+                        const float keep = upper ? values[k + half] : values[k];
+                        values[k] = keep + __shfl_xor_sync(FULL, send, bit);
+                    }
+                live = half;
+            } else {
+                values[0] += __shfl_xor_sync(FULL, values[0], bit);
+            }
+        }
+    }
+}
+template <int COUNT>
+__device__ __forceinline__ int owned_index(int lane, int top_bit, int lanes) {
+    int index = 0, live = COUNT;
+#pragma unroll
+    for (int step = 0; step < 5; ++step)
+        if ((1 << step) < lanes && live > 1) {
+            live /= 2;
+            if (lane & (top_bit >> step)) index += live;
+        }
+    return index;
+}
+__device__ constexpr int owned_count(int count, int lanes) { return count > lanes ? count / lanes : 1; }

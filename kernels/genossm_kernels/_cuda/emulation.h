@@ -1,0 +1,154 @@
+// A GPU for tests: the kernels' own source, compiled by a host C++ compiler, one fiber a thread. Warp shuffles and
+// barriers are real meeting points, so that a missing one, a wrong index or an unwritten element shows.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+#include <ucontext.h>
+
+#define GENOSSM_EMULATED
+#define __device__
+#define __global__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__
+
+struct uint3_t { unsigned x, y, z; };
+struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
+struct uint4 { unsigned x, y, z, w; } __attribute__((aligned(16)));
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+template <class To, class From> inline To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "sizes");
+    To to;
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+inline float __uint_as_float(unsigned x) { return bits_as<float>(x); }
+inline float __int_as_float(int x) { return bits_as<float>(x); }
+inline int __float_as_int(float x) { return bits_as<int>(x); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+template <class T> inline T min(T a, T b) { return a < b ? a : b; }
+template <class T> inline T max(T a, T b) { return a > b ? a : b; }
+
+inline float flush(float x) { return std::fabs(x) < 1.17549435e-38f ? 0.f : x; }
+inline float exp2_unit(float x) { return flush(std::exp2(x)); }
+inline float reciprocal_unit(float x) { return flush(1.f / x); }
+inline float half_to_float(unsigned short bits) { return static_cast<float>(bits_as<_Float16>(bits)); }
+inline unsigned short narrow(float x) {
+#if DTYPE == 2
+    return bits_as<unsigned short>(static_cast<_Float16>(x));
+#else
+    const unsigned bits = bits_as<unsigned>(x);
+    if (x != x) return 0x7fff;
+    return static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+#endif
+}
+inline unsigned pack_two(float low, float high) { return narrow(low) | (static_cast<unsigned>(narrow(high)) << 16); }
+
+namespace emulation {
+constexpr int WARP = 32;
+constexpr size_t STACK = 256 * 1024;
+struct Meeting { int arrived = 0; unsigned generation = 0; };
+struct Fiber { ucontext_t context; bool finished = false; std::vector<char> stack; };
+
+inline std::vector<Fiber> fibers;
+inline ucontext_t scheduler;
+inline int current = 0, block_threads = 0;
+inline std::vector<Meeting> warp_meetings;
+inline Meeting block_meeting;
+inline std::vector<float> exchange;
+inline std::vector<unsigned> votes;
+inline float4* shared = nullptr;
+inline void (*body)() = nullptr;
+
+inline void meet(Meeting& meeting, int expected) {
+    const unsigned generation = meeting.generation;
+    if (++meeting.arrived == expected) {
+        meeting.arrived = 0;
+        ++meeting.generation;
+        return;
+    }
+    while (meeting.generation == generation) swapcontext(&fibers[current].context, &scheduler);
+}
+inline Meeting& my_warp() { return warp_meetings[current / WARP]; }
+inline void fiber_main() {
+    body();
+    fibers[current].finished = true;
+}
+inline void run_block(size_t shared_bytes) {
+    // Poison: reading shared memory that nothing wrote gives NaN.
+    std::vector<float4> memory(shared_bytes / sizeof(float4) + 1, float4{NAN, NAN, NAN, NAN});
+    shared = memory.data();
+    fibers.resize(block_threads);
+    warp_meetings.assign(block_threads / WARP, Meeting());
+    block_meeting = Meeting();
+    exchange.assign(block_threads, NAN);
+    votes.assign(block_threads, 0);
+    for (auto& fiber : fibers) {
+        fiber.finished = false;
+        fiber.stack.resize(STACK);
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = STACK;
+        fiber.context.uc_link = &scheduler;
+        makecontext(&fiber.context, fiber_main, 0);
+    }
+    for (bool busy = true; busy;) {
+        busy = false;
+        for (current = 0; current < block_threads; ++current)
+            if (!fibers[current].finished) {
+                busy = true;
+                swapcontext(&scheduler, &fibers[current].context);
+            }
+    }
+}
+}  // namespace emulation
+
+inline uint3_t block_index, grid_size;
+struct ThreadIndex { struct X { operator unsigned() const { return emulation::current; } } x; };
+inline ThreadIndex threadIdx;
+#define blockIdx block_index
+#define gridDim grid_size
+#define GENOSSM_SHARED(name) float* name = reinterpret_cast<float*>(emulation::shared)
+
+inline void __syncwarp() { emulation::meet(emulation::my_warp(), emulation::WARP); }
+inline void __syncthreads() { emulation::meet(emulation::block_meeting, emulation::block_threads); }
+inline float __shfl_xor_sync(unsigned, float value, int mask) {
+    const int me = emulation::current;
+    emulation::exchange[me] = value;
+    __syncwarp();
+    const float other = emulation::exchange[me ^ mask];
+    __syncwarp();
+    return other;
+}
+inline unsigned __ballot_sync(unsigned, bool predicate) {
+    const int me = emulation::current, first = me / emulation::WARP * emulation::WARP;
+    emulation::votes[me] = predicate;
+    __syncwarp();
+    unsigned result = 0;
+    for (int lane = 0; lane < emulation::WARP; ++lane) result |= emulation::votes[first + lane] << lane;
+    __syncwarp();
+    return result;
+}
+inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
+
+#define GENOSSM_KERNEL(name, params)                                                                        \
+    static params name##_parameters;                                                                        \
+    static void name##_body() { name(name##_parameters); }                                                  \
+    extern "C" size_t parameter_bytes_##name() { return sizeof(params); }                                   \
+    extern "C" void emulate_##name(const void* p, unsigned gx, unsigned gy, unsigned block, size_t shared) { \
+        std::memcpy(&name##_parameters, p, sizeof(params));                                                 \
+        emulation::body = name##_body;                                                                      \
+        emulation::block_threads = block;                                                                   \
+        grid_size = {gx, gy, 1};                                                                            \
+        for (unsigned y = 0; y < gy; ++y)                                                                   \
+            for (unsigned x = 0; x < gx; ++x) {                                                             \
+                block_index = {x, y, 0};                                                                    \
+                emulation::run_block(shared);                                                               \
+            }                                                                                               \
+    }

@@ -1,0 +1,160 @@
+"""Kernels on a GPU: compiled for its architecture, launched on PyTorch's current stream."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+_DEFAULT_SHARED_BYTES = 48 * 1024
+_PACKAGES = {"cuda.core": "cuda-core", "cuda.bindings": "cuda-bindings"}
+OLDEST_CAPABILITY = (8, 0)
+
+
+class Module(Protocol):
+    """The kernels of one source file with one set of macros."""
+
+    def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
+        """Queue `kernel(parameters)`; `parameters` is copied."""
+        ...
+
+    def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
+        """How many blocks of the kernel the device holds at once."""
+        ...
+
+
+class Launcher(Protocol):
+    """A device that runs kernels."""
+
+    multiprocessors: int
+    shared_bytes_per_block: int
+
+    def module(self, path: Path, macros: Mapping[str, int]) -> Module: ...
+
+
+def unavailable_reason(device: torch.device) -> str | None:
+    """None if kernels can be compiled and launched on `device`."""
+    if device.type != "cuda":
+        return f"the tensors are on {device}, not on a CUDA device"
+    if torch.version.hip is not None:
+        return "this PyTorch is built for ROCm"
+    missing = _missing_package()
+    if missing is not None:
+        return f"the package {missing!r} is not installed"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < OLDEST_CAPABILITY:
+        return f"compute capability {capability[0]}.{capability[1]} is older than 8.0"
+    return None
+
+
+@functools.cache
+def _missing_package() -> str | None:
+    for module, package in _PACKAGES.items():
+        try:
+            if importlib.util.find_spec(module) is None:
+                return package
+        except ModuleNotFoundError:
+            return package
+    return None
+
+
+def launcher_for(device: torch.device) -> Launcher:
+    """The launcher of a CUDA device; one for each."""
+    return _gpu(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _gpu(index: int) -> Gpu:
+    return Gpu(index)
+
+
+class Gpu:
+    """One GPU. Modules are compiled and loaded once a process."""
+
+    def __init__(self, index: int) -> None:
+        properties = torch.cuda.get_device_properties(index)
+        self.index = index
+        self.architecture = f"sm_{properties.major}{properties.minor}"
+        self.multiprocessors = properties.multi_processor_count
+        self.shared_bytes_per_block = int(properties.shared_memory_per_block_optin)
+        self._modules: dict[tuple[Path, tuple[tuple[str, int], ...]], GpuModule] = {}
+
+    def module(self, path: Path, macros: Mapping[str, int]) -> GpuModule:
+        key = (path, tuple(sorted(macros.items())))
+        module = self._modules.get(key)
+        if module is None:
+            from genossm_kernels._cuda.compiler import compile_kernels
+
+            module = GpuModule(self, compile_kernels(path, macros, self.architecture))
+            self._modules[key] = module
+        return module
+
+
+class GpuModule:
+    """Loaded machine code; a library of the driver, valid in every context."""
+
+    def __init__(self, gpu: Gpu, cubin: bytes) -> None:
+        self._gpu = gpu
+        self._code = importlib.import_module("cuda.core").ObjectCode.from_cubin(cubin)
+        self._kernels: dict[str, Any] = {}
+        self._functions: dict[tuple[str, int], Any] = {}
+        self._resident: dict[tuple[str, int, int], int] = {}
+
+    def _kernel(self, name: str) -> Any:
+        if name not in self._kernels:
+            self._kernels[name] = self._code.get_kernel(name)
+        return self._kernels[name]
+
+    def _function(self, name: str, shared_bytes: int) -> Any:
+        """The launch handle, allowed `shared_bytes` of shared memory."""
+        key = (name, shared_bytes)
+        function = self._functions.get(key)
+        if function is None:
+            driver = _driver()
+            handle = driver.CUkernel(int(self._kernel(name).handle))
+            if shared_bytes > _DEFAULT_SHARED_BYTES:
+                attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                _check(driver.cuKernelSetAttribute(attribute, shared_bytes, handle, driver.CUdevice(self._gpu.index)))
+            function = driver.CUfunction(int(handle))
+            self._functions[key] = function
+        return function
+
+    def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
+        driver = _driver()
+        with torch.cuda.device(self._gpu.index):
+            function = self._function(kernel, shared_bytes)
+            stream = driver.CUstream(torch.cuda.current_stream(self._gpu.index).cuda_stream)
+            pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
+            _check(
+                driver.cuLaunchKernel(
+                    function, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, ctypes.addressof(pointers), 0
+                )
+            )
+
+    def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
+        key = (kernel, threads, shared_bytes)
+        if key not in self._resident:
+            with torch.cuda.device(self._gpu.index):
+                self._function(kernel, shared_bytes)
+                occupancy = self._kernel(kernel).occupancy
+                per_multiprocessor = occupancy.max_active_blocks_per_multiprocessor(threads, shared_bytes)
+            self._resident[key] = max(1, int(per_multiprocessor)) * self._gpu.multiprocessors
+        return self._resident[key]
+
+
+@functools.cache
+def _driver() -> Any:
+    return importlib.import_module("cuda.bindings.driver")
+
+
+def _check(result: tuple[Any, ...]) -> None:
+    status = result[0]
+    if int(status) != 0:
+        _, name = _driver().cuGetErrorName(status)
+        raise RuntimeError(f"a CUDA call failed: {name.decode() if isinstance(name, bytes) else status}")

@@ -1,0 +1,266 @@
+// Shared by the forward and backward kernels of the selective scan. CUDA.md derives the layout.
+//
+// Macros: DTYPE, STATE_LANES (padded d_state / 4: 1 2 4 8 16), ALIGNED (16-byte rows of u delta z y and gradients),
+// ALIGNED_MAPS (the same of B and C), POLYNOMIAL_* (how many of a thread's 16 exponentials avoid the special unit).
+#pragma once
+#include "device.cuh"
+
+// A warp owns WARP_CHANNELS channels; a lane 4 of them times 4 states, 16 numbers of the state.
+constexpr int CHANNEL_LANES = 32 / STATE_LANES;
+constexpr int WARP_CHANNELS = 4 * CHANNEL_LANES;
+constexpr int PADDED_STATE = 4 * STATE_LANES;
+constexpr int ROW_PIECES = WARP_CHANNELS / VECTOR;  // a power of two, at most 32
+
+struct ScanParams {
+    // Inputs; rows of u delta z y and of their gradients have unit stride in channels, B and C in states.
+    const storage_t *u, *delta, *B, *C, *z, *grad_y;
+    const float *A, *D, *bias, *initial_state, *grad_final_state;
+    const int* seq_idx;
+    // Outputs.
+    storage_t *y, *grad_u, *grad_delta, *grad_z, *grad_B, *grad_C;
+    float *final_state, *grad_A, *grad_D, *grad_bias, *grad_initial_state;
+    // Work space, padded to PADDED_STATE states.
+    float* segment_state;  // (batch, segments, channels, state): state entering a segment
+    float* segment_sum;    // (batch, segments, channels): sum of its steps; infinite where nothing passes
+    float* checkpoints;    // (batch, ceil(length / checkpoint), channels, state): state entering each
+    float* scratch;        // (blocks of the grid, warps, tiles of a checkpoint, 4, 32 lanes, 4)
+    float* map_partial;    // (parts, batch, length, 2, state): gradients of B and C summed over one part's channels
+    float* A_partial;      // (batch * segments, channels, state)
+    float* sum_partial;    // (batch * segments, 2, channels): gradients of D and the bias
+    i64 u_batch, u_row, delta_batch, delta_row, z_batch, z_row, y_batch, y_row;
+    i64 B_batch, B_row, B_group, C_batch, C_row, C_group;
+    i64 grad_y_batch, grad_y_row;  // the gradients written here are contiguous
+    i64 length;
+    unsigned long long reversed_blocks;  // a bit a block of channels
+    int batch, channels, d_state, groups, blocks;
+    int runs;            // channel runs of one group and one direction
+    int tiles_per_run;   // warp tiles in a run
+    int parts_per_run;   // thread blocks of the backward pass in a run
+    int segment_length, segments, checkpoint, softplus;
+};
+
+// Marks a segment with a reset inside: no state passes through it.
+#define NOTHING_PASSES __int_as_float(0x7f800000)
+
+// What one warp works on: a tile of channels of one run, in one batch entry.
+struct Tile {
+    int batch, first_channel, channels, group;
+    bool reversed;
+};
+
+__device__ __forceinline__ Tile make_tile(const ScanParams& p, int batch, int run, int index) {
+    const int run_length = p.channels / p.runs;
+    Tile tile;
+    tile.batch = batch;
+    tile.first_channel = run * run_length + index * WARP_CHANNELS;
+    tile.channels = max(0, min(WARP_CHANNELS, run_length - index * WARP_CHANNELS));
+    tile.group = static_cast<int>(static_cast<i64>(run) * p.groups / p.runs);
+    const int block = static_cast<int>(static_cast<i64>(run) * p.blocks / p.runs);
+    tile.reversed = (p.reversed_blocks >> block) & 1ull;
+    return tile;
+}
+
+// Time counts processed positions; a reversed block reads them from the end.
+__device__ __forceinline__ i64 position(const ScanParams& p, const Tile& tile, i64 time) {
+    return tile.reversed ? p.length - 1 - time : time;
+}
+
+__device__ __forceinline__ float step_size(const ScanParams& p, float x) { return p.softplus ? softplus(x) : x; }
+
+__device__ __forceinline__ void load_channel_constants(const ScanParams& p, const Tile& tile, const float* source,
+                                                       float* target, int lane) {
+    for (int c = lane; c < WARP_CHANNELS; c += 32)
+        target[c] = source != nullptr && c < tile.channels ? source[tile.first_channel + c] : 0.f;
+}
+
+// A piece of a tile's rows: VECTOR channels at one time.
+struct Piece {
+    int time, channel, count;
+    i64 row;
+};
+__device__ __forceinline__ Piece make_piece(const ScanParams& p, const Tile& tile, i64 first_time, int times, int index) {
+    Piece piece;
+    piece.time = index / ROW_PIECES;
+    piece.channel = index % ROW_PIECES * VECTOR;
+    const bool inside = piece.time < times;
+    piece.count = inside ? max(0, min(VECTOR, tile.channels - piece.channel)) : 0;
+    piece.row = position(p, tile, first_time + (inside ? piece.time : 0));
+    return piece;
+}
+__device__ __forceinline__ const storage_t* at(const storage_t* base, i64 batch_stride, i64 row_stride, const Tile& tile,
+                                               const Piece& piece) {
+    return base + tile.batch * batch_stride + piece.row * row_stride + tile.first_channel + piece.channel;
+}
+
+// Steps (softplus applied) and inputs times steps of TIMES rows, as floats; rows past `times` become zero, which
+// leaves any state as it is.
+template <int TIMES>
+__device__ __forceinline__ void load_steps(const ScanParams& p, const Tile& tile, i64 first_time, int times,
+                                           const float* bias, float* steps, float* inputs, int lane) {
+    constexpr int ROUNDS = (TIMES * ROW_PIECES + 31) / 32;
+    float delta[ROUNDS][VECTOR], u[ROUNDS][VECTOR];
+#pragma unroll
+    for (int r = 0; r < ROUNDS; ++r) {
+        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
+        load_row<ALIGNED>(at(p.delta, p.delta_batch, p.delta_row, tile, piece), piece.count, delta[r]);
+        load_row<ALIGNED>(at(p.u, p.u_batch, p.u_row, tile, piece), piece.count, u[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < ROUNDS; ++r) {
+        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
+        if (piece.time >= TIMES) continue;
+        float offset[VECTOR];
+        load_floats(bias + piece.channel, offset);
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) {
+            const float step = k < piece.count ? step_size(p, delta[r][k] + offset[k]) : 0.f;
+            delta[r][k] = step;
+            u[r][k] *= step;
+        }
+        store_floats(steps + piece.time * WARP_CHANNELS + piece.channel, delta[r]);
+        store_floats(inputs + piece.time * WARP_CHANNELS + piece.channel, u[r]);
+    }
+}
+
+// Gradient of the output before the gate.
+template <int TIMES>
+__device__ __forceinline__ void load_output_gradient(const ScanParams& p, const Tile& tile, i64 first_time, int times,
+                                                     float* target, int lane) {
+    constexpr int ROUNDS = (TIMES * ROW_PIECES + 31) / 32;
+    float gradient[ROUNDS][VECTOR], z[ROUNDS][VECTOR];
+#pragma unroll
+    for (int r = 0; r < ROUNDS; ++r) {
+        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
+        load_row<ALIGNED>(at(p.grad_y, p.grad_y_batch, p.grad_y_row, tile, piece), piece.count, gradient[r]);
+        if (p.z != nullptr) load_row<ALIGNED>(at(p.z, p.z_batch, p.z_row, tile, piece), piece.count, z[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < ROUNDS; ++r) {
+        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
+        if (piece.time >= TIMES) continue;
+        if (p.z != nullptr) {
+#pragma unroll
+            for (int k = 0; k < VECTOR; ++k) gradient[r][k] *= z[r][k] * sigmoid(z[r][k]);
+        }
+        store_floats(target + piece.time * WARP_CHANNELS + piece.channel, gradient[r]);
+    }
+}
+
+// TIMES rows of B or C as floats, padded with zeros to PADDED_STATE.
+template <int TIMES>
+__device__ __forceinline__ void load_maps(const ScanParams& p, const Tile& tile, const storage_t* base, i64 row_stride,
+                                          i64 first_time, int times, float* target, int lane) {
+    if (ALIGNED_MAPS && PADDED_STATE >= VECTOR) {
+        constexpr int PIECES = PADDED_STATE >= VECTOR ? PADDED_STATE / VECTOR : 1;
+        constexpr int ROUNDS = (TIMES * PIECES + 31) / 32;
+#pragma unroll
+        for (int r = 0; r < ROUNDS; ++r) {
+            const int index = r * 32 + lane, time = index / PIECES, state = index % PIECES * VECTOR;
+            if (time >= TIMES) continue;
+            const bool inside = time < times && state < p.d_state;
+            float values[VECTOR];
+            const i64 row = position(p, tile, first_time + (inside ? time : 0));
+            load_row<true>(base + row * row_stride + state, inside ? VECTOR : 0, values);
+            store_floats(target + time * PADDED_STATE + state, values);
+        }
+    } else {
+        for (int index = lane; index < TIMES * PADDED_STATE; index += 32) {
+            const int time = index / PADDED_STATE, state = index % PADDED_STATE;
+            const bool inside = time < times && state < p.d_state;
+            const i64 row = position(p, tile, first_time + (inside ? time : 0));
+            target[index] = inside ? to_float(base[row * row_stride + state]) : 0.f;
+        }
+    }
+}
+__device__ __forceinline__ const storage_t* map_base(const storage_t* base, i64 batch, i64 group, const Tile& tile) {
+    return base + tile.batch * batch + tile.group * group;
+}
+
+// A bit for each time of the tile where packed sequences meet: the state is zeroed before it.
+__device__ __forceinline__ unsigned load_resets(const ScanParams& p, const Tile& tile, i64 first_time, int times, int lane) {
+    if (p.seq_idx == nullptr) return 0u;
+    const i64 time = first_time + lane;
+    bool reset = false;
+    if (lane < times && time > 0) {
+        const int* row = p.seq_idx + tile.batch * p.length;
+        reset = row[position(p, tile, time)] != row[position(p, tile, time - 1)];
+    }
+    return __ballot_sync(FULL, reset);
+}
+
+__device__ __forceinline__ i64 state_offset(const ScanParams& p, i64 index, int channel, int state) {
+    return (index * p.channels + channel) * PADDED_STATE + state;
+}
+
+// The lane's 4 x 4 numbers of a padded state array; absent arrays and channels read as zero.
+__device__ __forceinline__ void load_state(const ScanParams& p, const Tile& tile, const float* base, i64 index,
+                                           int channel, int state, float (&h)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
+        if (base != nullptr && channel + i < tile.channels)
+            four = *reinterpret_cast<const float4*>(base + state_offset(p, index, tile.first_channel + channel + i, state));
+        h[i][0] = four.x, h[i][1] = four.y, h[i][2] = four.z, h[i][3] = four.w;
+    }
+}
+__device__ __forceinline__ void store_state(const ScanParams& p, const Tile& tile, float* base, i64 index, int channel,
+                                            int state, const float (&h)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (channel + i < tile.channels)
+            store_four(base + state_offset(p, index, tile.first_channel + channel + i, state), h[i]);
+}
+// The same of an array with d_state states a channel, as the caller has it: (batch, channels, d_state).
+__device__ __forceinline__ void load_user_state(const ScanParams& p, const Tile& tile, const float* base, i64 index,
+                                                int channel, int state, float (&h)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int s = 0; s < 4; ++s)
+            h[i][s] = base != nullptr && channel + i < tile.channels && state + s < p.d_state
+                          ? base[(index * p.channels + tile.first_channel + channel + i) * p.d_state + state + s]
+                          : 0.f;
+}
+__device__ __forceinline__ void store_user_state(const ScanParams& p, const Tile& tile, float* base, i64 index,
+                                                 int channel, int state, const float (&h)[4][4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int s = 0; s < 4; ++s)
+            if (channel + i < tile.channels && state + s < p.d_state)
+                base[(index * p.channels + tile.first_channel + channel + i) * p.d_state + state + s] = h[i][s];
+}
+
+// A in units of log2 e, so that a decay is 2^(A dt).
+__device__ __forceinline__ void load_rates(const ScanParams& p, const Tile& tile, int channel, int state, float (&A2)[4][4]) {
+    load_user_state(p, tile, p.A, 0, channel, state, A2);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int s = 0; s < 4; ++s) A2[i][s] *= LOG2E;
+}
+
+// Of a thread's 16 exponentials, POLYNOMIALS run on the multiply-add pipes, the rest on the special function unit.
+template <int POLYNOMIALS>
+__device__ __forceinline__ float decay(float exponent, int index) {
+    // Spread evenly: index * P mod 16 < P.
+    return index * POLYNOMIALS % 16 < POLYNOMIALS ? exp2_polynomial(exponent) : exp2_unit(exponent);
+}
+
+// A thread's end of work over a segment: times first .. first + length, cut at the end of the sequence.
+__device__ __forceinline__ int segment_times(const ScanParams& p, int segment) {
+    const i64 first = static_cast<i64>(segment) * p.segment_length;
+    return static_cast<int>(min(static_cast<i64>(p.segment_length), p.length - first));
+}
+
+// True when every later term of a segment's sum is exactly zero: its exponent is below what a float can hold.
+__device__ __forceinline__ bool all_vanished(const ScanParams& p, const float (&A2)[4][4], const float (&sigma)[4],
+                                             const Tile& tile, int channel, int state) {
+    bool vanished = true;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int s = 0; s < 4; ++s)
+            if (channel + i < tile.channels && state + s < p.d_state) vanished &= A2[i][s] * sigma[i] < -150.f;
+    return vanished;
+}
