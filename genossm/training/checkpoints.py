@@ -82,6 +82,12 @@ class Checkpoints(Callback):
         if step % self.every == 0 and step not in (0, self._resumed_at):
             self.save(trainer)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning has counted the batch that is about to begin. Resumed, it would count it again, and validate a
+        # step early ever after.
+        total = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
+        total["ready"] = total["completed"]
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
 

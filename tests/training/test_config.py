@@ -1,0 +1,101 @@
+"""Run files: strict, with errors that lead to the key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from genossm.core.errors import ConfigError, InputFileError
+from genossm.core.strict import from_mapping
+from genossm.training.config import TrainConfig, differences, load_train_config
+
+Make = Callable[..., TrainConfig]
+
+
+@pytest.fixture
+def run_file(mapping: dict[str, Any], tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(mapping))
+    return path
+
+
+def test_a_file_reads_back_from_its_own_mapping(run_file: Path) -> None:
+    config = load_train_config(run_file)
+    assert from_mapping(TrainConfig, config.as_mapping()) == config
+    assert yaml.safe_load(yaml.safe_dump(config.as_mapping())) == config.as_mapping()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("optimizer.learning_rat=0.1", "optimizer.learning_rat is not a key of OptimizerConfig. Did you mean 'learnin"),
+        ("runn.seed=1", "runn is not a key of TrainConfig. Did you mean 'run'?"),
+        ("model.d_modle=8", "model.d_modle is not a key of StackConfig. Did you mean 'd_model'?"),
+        ("model.preset=smal", "There is no preset 'smal'. Did you mean 'small'?"),
+        ("optimizer.learning_rate=1e-3", "YAML reads 1e-3 as text"),
+        ("optimizer.learning_rate=-1.0", "learning_rate is -1.0"),
+        ("optimizer.betas=[0.9, 1.5]", "betas are (0.9, 1.5)"),
+        ("data.window=0", "data: window is 0"),
+        ("data.stride=5", "data: stride is given, but sampling is 'random'"),
+        ("data.max_n_fraction=1.5", "max_n_fraction is 1.5"),
+        ("data.sampling=tilde", "Did you mean 'tiled'?"),
+        ("run.max_tokens=100", "run: max_steps and max_tokens are both given"),
+        ("run.max_steps=null", "Nothing ends the run"),
+        ("run.precision=16", "run.precision: got 16 (int), wanted one of"),
+        ("run.seed=-1", "run: seed is -1"),
+        ("run.devices=3", "data.batch is 4, which 3 devices cannot share evenly"),
+        ("schedule.final_fraction=2.0", "final_fraction 2.0"),
+        ("seed", "--set 'seed': wanted section.key=value"),
+        ("run.seed.x=1", "seed is a value, not a section"),
+        ("run.seed=[", "'[' is not a YAML value"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_key(run_file: Path, settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_train_config(run_file, [settings])
+
+
+def test_settings_change_single_keys(run_file: Path) -> None:
+    config = load_train_config(run_file, ["run.max_steps=7", "model.d_state=2", "splits.train=[toy, '21']"])
+    assert config.run.max_steps == 7
+    assert config.stack_config().d_state == 2
+    assert config.splits.regions("train") == ("toy", "21")
+
+
+def test_a_cosine_needs_an_end_and_a_constant_rate_does_not(make_config: Make) -> None:
+    with pytest.raises(ConfigError, match="cosine schedule needs an end"):
+        make_config(run__max_steps=None, run__max_minutes=1.0)
+    config = make_config(run__max_steps=None, run__max_minutes=1.0, schedule__kind="constant")
+    assert config.total_steps is None
+
+
+def test_tokens_become_whole_steps(make_config: Make) -> None:
+    config = make_config(run__max_steps=None, run__max_tokens=4 * 32 * 10 + 1)
+    assert config.total_steps == 11
+
+
+def test_a_contig_named_by_a_number_is_a_region(make_config: Make) -> None:
+    assert make_config(splits__train=20, splits__test=[21, "X"]).splits.regions("test") == ("21", "X")
+
+
+def test_a_preset_is_changed_by_further_keys(mapping: dict[str, Any]) -> None:
+    mapping["model"] = {"preset": "tiny", "n_layer": 3}
+    stack = from_mapping(TrainConfig, mapping).stack_config()
+    assert (stack.d_model, stack.n_layer) == (64, 3)
+
+
+def test_missing_files_say_where_to_look(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="No configuration file at"):
+        load_train_config(tmp_path / "absent.yaml")
+
+
+def test_differences_name_changed_keys(make_config: Make) -> None:
+    old = make_config().as_mapping()
+    new = make_config(run__seed=9, data__window=16).as_mapping()
+    assert differences(old, new) == ["data.window", "run.seed"]
+    assert differences(old, old) == []
