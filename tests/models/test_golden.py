@@ -30,7 +30,9 @@ def load_with(fixture: str, backend: str) -> SequenceModel:
 @pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
 @pytest.mark.parametrize("fixture", FIXTURES)
 @torch.no_grad()
-def test_matches_the_authors_outputs(fixture: str, backend: str, record_property: Callable[[str, object], None]) -> None:
+def test_matches_the_authors_outputs(
+    fixture: str, backend: str, record_property: Callable[[str, object], None]
+) -> None:
     expected = load_file(GOLDEN / fixture / "io.safetensors")
     found = load_with(fixture, backend)(expected["input_ids"], return_hidden_states=True)
     assert found.hidden_states is not None

@@ -94,14 +94,13 @@ def _weight_files(directory: Path, *, allow_pickle: bool) -> list[Path]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    import pickle
-
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ModelFormatError(f"{path} cannot be read as tensors: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # a damaged pickle makes the reader fail in any way at all
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelFormatError(f"{path} cannot be read as tensors: {reason}. Copy or download it again.") from error
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelFormatError(f"{path} holds more than named tensors. Save the model's state_dict alone.")
     return dict(content)
