@@ -1,0 +1,45 @@
+"""Cuts channels into blocks that one task walks alone: of one group, of one direction, a few vectors wide."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Blocks(NamedTuple):
+    """The blocks of one layout of channels.
+
+    table: int64 (number, 6): first channel, number of channels, group, reverse (0 or 1), first lane, and the block's
+        number within its group. Lanes number the channels with every block padded to whole vectors.
+    lanes: their number over all blocks.   slots: the largest number of blocks in a group.
+    uniform: every group has `slots` blocks.
+    """
+
+    table: Tensor
+    number: int
+    lanes: int
+    slots: int
+    uniform: bool
+
+
+@functools.lru_cache(maxsize=256)
+def cut(channels: int, groups: int, reverse: tuple[bool, ...], lane_count: int, vectors: int) -> Blocks:
+    """Blocks of at most `vectors` vectors of `lane_count` lanes."""
+    group_size, direction_size = channels // groups, channels // len(reverse)
+    edges = sorted({*range(0, channels, group_size), *range(0, channels, direction_size)})
+    rows: list[tuple[int, ...]] = []
+    blocks_in_group = [0] * groups
+    lanes = 0
+    for start, stop in zip(edges, [*edges[1:], channels], strict=True):
+        group = start // group_size
+        for first in range(start, stop, vectors * lane_count):
+            count = min(vectors * lane_count, stop - first)
+            rows.append((first, count, group, int(reverse[first // direction_size]), lanes, blocks_in_group[group]))
+            lanes += -(-count // lane_count) * lane_count
+            blocks_in_group[group] += 1
+    slots = max(blocks_in_group)
+    table = torch.tensor(rows, dtype=torch.int64)
+    return Blocks(table, len(rows), lanes, slots, min(blocks_in_group) == slots)
