@@ -16,6 +16,7 @@ import numba
 import numpy as np
 import torch
 from numba import types
+from torch import Tensor
 
 from genossm_kernels._cpu import team
 
@@ -83,3 +84,19 @@ def sources_digest(sources: tuple[str, ...]) -> str:
     for path in (*map(Path, sources), *sorted(Path(__file__).parent.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def address(tensor: Tensor | None) -> int:
+    """Where a tensor's first element lies; 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def sum_in_order(parts: Tensor) -> Tensor:
+    """The sum over the first dimension, one after the other: torch.sum may choose its order by thread count.
+
+    The first part is overwritten.
+    """
+    result = parts[0]
+    for part in parts[1:]:
+        result.add_(part)
+    return result

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genossm_kernels._cpu.blocks import Blocks, cut
+from genossm_kernels._cpu.kernel import address, sum_in_order
 from genossm_kernels.selective_scan import cpu_kernels
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanGradients
 
@@ -75,10 +76,10 @@ def backward(
         grad_y=grad_y.data_ptr(),
         grad_y_batch=grad_y.stride(0),
         grad_y_step=grad_y.stride(1),
-        grad_final_state=_address(grad_final_state),
+        grad_final_state=address(grad_final_state),
         grad_u=grad_u.data_ptr(),
         grad_delta=grad_delta.data_ptr(),
-        grad_z=_address(grad_z),
+        grad_z=address(grad_z),
         A_parts=A_parts.data_ptr(),
         B_parts=B_parts.data_ptr(),
         C_parts=C_parts.data_ptr(),
@@ -92,12 +93,12 @@ def backward(
     return ScanGradients(
         u=grad_u.to(narrow),
         delta=grad_delta.to(narrow),
-        A=_sum_in_order(A_parts),
-        B=_sum_in_order(B_parts).to(narrow),
-        C=_sum_in_order(C_parts).to(narrow),
-        D=None if wide.D is None else _sum_in_order(D_parts),
+        A=sum_in_order(A_parts),
+        B=sum_in_order(B_parts).to(narrow),
+        C=sum_in_order(C_parts).to(narrow),
+        D=None if wide.D is None else sum_in_order(D_parts),
         z=None if grad_z is None else grad_z.to(narrow),
-        delta_bias=None if wide.delta_bias is None else _sum_in_order(bias_parts),
+        delta_bias=None if wide.delta_bias is None else sum_in_order(bias_parts),
         initial_state=None if wide.initial_state is None else grad_initial_state,
     )
 
@@ -133,11 +134,11 @@ def _fields(
         A=arguments.A.data_ptr(),
         B=B.data_ptr(),
         C=C.data_ptr(),
-        D=_address(arguments.D),
-        z=_address(z),
-        delta_bias=_address(arguments.delta_bias),
-        initial_state=_address(arguments.initial_state),
-        seq_idx=_address(arguments.seq_idx),
+        D=address(arguments.D),
+        z=address(z),
+        delta_bias=address(arguments.delta_bias),
+        initial_state=address(arguments.initial_state),
+        seq_idx=address(arguments.seq_idx),
         u_batch=u.stride(0),
         u_step=u.stride(1),
         delta_batch=delta.stride(0),
@@ -162,22 +163,10 @@ def _fields(
         chunk=_CHUNK,
         scratch=scratch.data_ptr(),
         scratch_size=scratch.shape[1],
-        checkpoints=_address(checkpoints),
+        checkpoints=address(checkpoints),
     )
-
-
-def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _work(arguments: ScanArguments) -> int:
     """About how many nanoseconds one thread needs: a quarter for each channel, state and position."""
     return arguments.u.numel() * arguments.A.shape[1] // 4
-
-
-def _sum_in_order(parts: Tensor) -> Tensor:
-    """The sum over the first dimension, one after the other: torch.sum may choose its order by thread count."""
-    result = parts[0]
-    for part in parts[1:]:
-        result = result.add_(part)
-    return result
