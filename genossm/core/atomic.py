@@ -132,12 +132,14 @@ def _place_file(temporary: Path, target: Path, *, force: bool) -> None:
 def _place_directory(temporary: Path, target: Path, *, force: bool, marker: str | None) -> None:
     for _ in range(_ATTEMPTS):
         refuse_overwrite(target, force=force)
-        aside = _move_aside(target, marker)
+        # Never without `force`: another writer may have finished since the line above.
+        aside = _move_aside(target, marker) if force else None
         try:
             os.rename(temporary, target)
             return
         except OSError:
-            # Another writer put its own there since; without `force` the next round says so.
+            # Another writer put its own there since (a rename does not replace a directory that holds something);
+            # without `force` the next round says so.
             if not os.path.lexists(target):
                 raise
         finally:
