@@ -16,6 +16,7 @@ from pathlib import Path
 from genossm.core.errors import OutputError, OutputExistsError
 
 _ATTEMPTS = 20
+_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 # What the user can mend. Any other OSError inside a block is somebody else's and keeps its traceback.
 _USER_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENAMETOOLONG}
 
@@ -72,7 +73,7 @@ def atomic_directory(path: str | os.PathLike[str], *, force: bool = False, marke
         with _readable_errors(target):
             temporary.mkdir()
             yield temporary
-            _place_directory(temporary, target, force=force, marker=marker)
+            _place_directory(temporary, target, force=force)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -129,26 +130,25 @@ def _place_file(temporary: Path, target: Path, *, force: bool) -> None:
     os.replace(temporary, target)
 
 
-def _place_directory(temporary: Path, target: Path, *, force: bool, marker: str | None) -> None:
+def _place_directory(temporary: Path, target: Path, *, force: bool) -> None:
     for _ in range(_ATTEMPTS):
         refuse_overwrite(target, force=force)
         # Never without `force`: another writer may have finished since the line above.
-        aside = _move_aside(target, marker) if force else None
+        aside = _move_aside(target) if force else None
         try:
             os.rename(temporary, target)
             return
-        except OSError:
-            # Another writer put its own there since (a rename does not replace a directory that holds something);
-            # without `force` the next round says so.
-            if not os.path.lexists(target):
+        except OSError as error:
+            # A rename does not replace what holds something: another writer was quicker. Without `force` the next
+            # round says so.
+            if error.errno not in _TAKEN:
                 raise
         finally:
             _remove(aside)
     raise OutputError(f"Cannot write {target}: other processes keep writing it. Run one at a time.")
 
 
-def _move_aside(target: Path, marker: str | None) -> Path | None:
-    _require_replaceable(target, marker)
+def _move_aside(target: Path) -> Path | None:
     aside = _temporary_sibling(target)
     try:
         os.rename(target, aside)
