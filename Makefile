@@ -35,10 +35,10 @@ demo: $(VENV)/.demo
 	@rm -rf demo && mkdir demo
 	genossm genome build data/chr20_1-4Mb.fa.gz -o demo/chr20.zarr
 	genossm train --config configs/train/demo.yaml
-	genossm evaluate bases -m demo/model -f demo/chr20.zarr --train $(TRAINED) --validation $(TUNED) --test $(JUDGED) -o demo/bases.json
-	genossm score -f demo/chr20.zarr -m demo/model data/1000g_chr20_1-4Mb.vcf.gz -o demo/scored.vcf.gz
+	genossm evaluate bases -m demo/run/model -f demo/chr20.zarr --train $(TRAINED) --validation $(TUNED) --test $(JUDGED) -o demo/bases.json
+	genossm score -f demo/chr20.zarr -m demo/run/model data/1000g_chr20_1-4Mb.vcf.gz -o demo/scored.vcf.gz
 	genossm evaluate variants demo/scored.vcf.gz -f demo/chr20.zarr --region $(JUDGED) --markov-train $(TRAINED) -o demo/variants.json
-	genossm report --model demo/model --bases demo/bases.json --variants demo/variants.json -o demo/report.html
+	genossm report --run demo/run --bases demo/bases.json --variants demo/variants.json -o demo/report.html
 
 test: env lint types contracts pytest
 

@@ -1,0 +1,184 @@
+"""The page that `genossm report` writes: what the result files say, with pictures, and nothing computed anew."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genossm.core.atomic import atomic_file, refuse_overwrite
+from genossm.core.errors import InputFileError, UsageError
+from genossm.core.provenance import Provenance
+from genossm.evaluation.report_page import Picture, Section, render_page
+from genossm.plotting import bits_along_region, bits_comparison, learning_curve, to_svg
+
+LEAD = "Every number below stands in the files that this page was made from; nothing on it comes from elsewhere."
+
+
+def write_report(
+    output: str | os.PathLike[str],
+    *,
+    run: Path | None = None,
+    bases: Path | None = None,
+    variants: Path | None = None,
+    title: str = "genossm report",
+    force: bool = False,
+) -> Path:
+    """Write one self-contained HTML page and return its path.
+
+    run: directory of a training run.   bases, variants: JSON files of `genossm evaluate`.
+    Raises: UsageError if there is nothing to report; InputFileError for a file that is missing or of another format.
+    """
+    output = Path(output)
+    refuse_overwrite(output, force=force)
+    if not (run or bases or variants):
+        raise UsageError("Nothing to report. Give at least one of --run, --bases and --variants.")
+    sections: list[Section] = []
+    made_from: dict[str, dict[str, Any]] = {}
+    if run:
+        sections.append(training_section(run))
+    if bases:
+        content = made_from["bases"] = read_result(bases, "genossm-bases")
+        sections.append(bases_section(content))
+    if variants:
+        from genossm.evaluation.variant_section import variants_section
+
+        content = made_from["variants"] = read_result(variants, "genossm-variants")
+        sections.append(variants_section(content))
+    page = render_page(title, LEAD, sections, facts(made_from))
+    with atomic_file(output, force=force) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return output
+
+
+def read_result(path: Path, expected: str) -> dict[str, Any]:
+    """The JSON mapping in `path`, if its "format" is `expected`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputFileError(
+            f"Cannot read {path}: {error}. Wanted the JSON file of a `genossm evaluate` run."
+        ) from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != expected:
+        raise InputFileError(
+            f"{path} holds {found or 'no genossm result'}; wanted {expected}. Check which file goes where."
+        )
+    return content
+
+
+def training_section(run: Path) -> Section:
+    """How the run in this directory went. Raises: InputFileError if it has no metrics.csv."""
+    path = run / "metrics.csv"
+    if not path.is_file():
+        raise InputFileError(f"{run} has no metrics.csv; wanted the output directory of `genossm train`.")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    training = [row for row in rows if row["train_bits_per_base"]]
+    validation = [row for row in rows if row["validation_bits_per_base"]]
+    if not training or not validation:
+        raise InputFileError(
+            f"{path} has no training or no validation row yet. Let the run reach its first validation."
+        )
+    tokens, bits = _column(validation, "tokens"), _column(validation, "validation_bits_per_base")
+    best = min(range(len(bits)), key=bits.__getitem__)
+    figure = learning_curve(_column(training, "tokens"), _column(training, "train_bits_per_base"), tokens, bits)
+    last = rows[-1]
+    return Section(
+        "Training",
+        [
+            f"{int(float(last['step'])):,} steps over {float(last['tokens']) / 1e6:.2f} million bases in "
+            f"{float(last['seconds']):.0f} seconds."
+        ],
+        verdict=f"Fewest bits per base on the validation region: {bits[best]:.4f}, "
+        f"after {tokens[best] / 1e6:.2f} million bases.",
+        pictures=[
+            Picture(to_svg(figure, title="Learning curve"), "Bits per base while training; 2 bits is a blind guess.")
+        ],
+    )
+
+
+def bases_section(content: Mapping[str, Any]) -> Section:
+    """The model beside the Markov models, and both along the judged region."""
+    methods = sorted(content["methods"], key=lambda method: method["bits_per_base"])
+    model = content["methods"][0]["name"]
+    compared = bits_comparison(
+        [method["name"] for method in methods],
+        [method["bits_per_base"] for method in methods],
+        [tuple(method["interval"]) for method in methods],
+        model=model,
+    )
+    pictures = [
+        Picture(to_svg(compared, title="Bits per base of each method"), "Mean over the judged bases, 95 % intervals.")
+    ]
+    differences = {entry["method"]: entry for entry in content["differences"]}
+    best = content["best_markov"]
+    pictures += _along_the_contigs(content["blocks"], model, best)
+    regions = content["regions"]
+    return Section(
+        "Bits per base",
+        [
+            f"Judged on {', '.join(regions['test'])}: {content['scored_bases']:,} bases that were neither trained on "
+            f"({', '.join(regions['train'])}) nor tuned on ({', '.join(regions['validation'])}). "
+            f"The Markov models were counted and tuned on the same regions. Context: {content['context']} bases."
+        ],
+        verdict=content["sentence"],
+        header=("method", "bits per base", "95 % interval", "model minus it"),
+        rows=[_method_row(method, differences.get(method["name"])) for method in methods],
+        pictures=pictures,
+    )
+
+
+def facts(made_from: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Provenance of the page and of every file behind it."""
+    listed = {"page": _provenance_line(Provenance().as_dict())}
+    for name, content in made_from.items():
+        listed[name] = _provenance_line(content.get("provenance", {}))
+        for key in ("model_digest", "reference_digest"):
+            if value := content.get("provenance", {}).get(key):
+                listed[key.replace("_", " ")] = str(value)
+    return listed
+
+
+def _provenance_line(provenance: Mapping[str, Any]) -> str:
+    parts = (provenance.get("command"), f"genossm {provenance.get('genossm_version')}", provenance.get("created"))
+    return " · ".join(str(part) for part in parts if part)
+
+
+def _method_row(method: Mapping[str, Any], difference: Mapping[str, Any] | None) -> tuple[str, ...]:
+    low, high = method["interval"]
+    beside = ""
+    if difference:
+        at_least, at_most = difference["interval"]
+        beside = f"{difference['bits_per_base']:+.4f} ({at_least:+.4f} to {at_most:+.4f})"
+    return method["name"], f"{method['bits_per_base']:.4f}", f"{low:.4f} to {high:.4f}", beside
+
+
+def _along_the_contigs(blocks: Mapping[str, Any], model: str, best: str | None) -> list[Picture]:
+    pictures = []
+    for contig in dict.fromkeys(blocks["contig"]):
+        chosen = [i for i, name in enumerate(blocks["contig"]) if name == contig]
+        curves = {
+            name: [_or_gap(blocks["bits_per_base"][name][i]) for i in chosen]
+            for name in (model, best)
+            if name is not None
+        }
+        figure = bits_along_region([blocks["start0"][i] for i in chosen], curves, contig=contig, model=model)
+        pictures.append(
+            Picture(
+                to_svg(figure, title=f"Bits per base along contig {contig}"),
+                "Along the judged region. Dips are sequence that is easy to foretell, mostly repeats.",
+            )
+        )
+    return pictures
+
+
+def _or_gap(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _column(rows: Sequence[Mapping[str, str]], name: str) -> list[float]:
+    return [float(row[name]) for row in rows]
