@@ -1,0 +1,115 @@
+"""`genossm score`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import click
+
+
+def _horizon(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:  # noqa: ARG001
+    if value == "full":
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter(f"{value!r}: wanted a number of letters or `full`.")
+    return int(value)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A line with count and rate on stderr while it lasts, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    text = TextColumn("{task.fields[records]:,} records, {task.completed:,} haplotypes, {task.fields[rate]:,.0f}/s")
+    with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("scoring", total=None, records=0, rate=0.0)
+
+        def update(records: int, haplotypes: int) -> None:
+            seconds = bar.tasks[0].elapsed or 1.0
+            bar.update(task, completed=haplotypes, records=records, rate=haplotypes / seconds)
+
+        yield update
+
+
+@click.command()
+@click.argument("vcf", required=False, metavar="[IN.vcf|IN.vcf.gz|IN.bcf|-]")
+@click.option("-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip) or store.")
+@click.option("-m", "--model", required=True, metavar="MODEL", help="Model directory, or Hub id.")
+@click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
+@click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
+@click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
+@click.option("--variant", "variants", multiple=True, metavar="20:123:A>G", help="Score this one; may be repeated.")
+@click.option("--context", default=8192, show_default=True, type=int, help="Bases of the window around an allele.")
+@click.option("--horizon", default="512", show_default=True, callback=_horizon, help="Letters compared; or full.")
+@click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone.")
+@click.option(
+    "--check-ref",
+    default="w",
+    show_default=True,
+    type=click.Choice(["w", "e"]),
+    help="REF differs from the reference: w keeps and marks the record, e stops.",
+)
+@click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
+@click.option("--max-skip-frac", type=float, metavar="F", help="Exit code 3 if a larger share has no score.")
+@click.option("--force", is_flag=True, help="Replace the output, and scores that the input holds already.")
+def command(
+    vcf: str | None,
+    reference: str,
+    model: str,
+    output: str,
+    output_type: Literal["v", "z", "b"] | None,
+    write_index: bool,
+    variants: tuple[str, ...],
+    context: int,
+    horizon: int | None,
+    both_strands: bool,
+    check_ref: Literal["w", "e"],
+    batch_size: int | None,
+    device: str,
+    summary: Path | None,
+    max_skip_frac: float | None,
+    force: bool,
+) -> None:
+    """Score the variants of a VCF or BCF file by a causal model's log-likelihood ratio.
+
+    The same records come out in the same order, each ALT allele with INFO/GENOSSM_LLR, or with a reason in
+    INFO/GENOSSM_STATUS. GENOSSM_LLR is ALT minus REF in nats (natural logarithm), summed over the same number of
+    letters of either haplotype from their first difference on: positive means that the model finds ALT likelier.
+    """
+    if (vcf is None) == (not variants):
+        raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
+    from genossm.variants import FilePolicy, ScoringOptions
+    from genossm.variants.run import run_score_file, run_score_variants
+
+    options = ScoringOptions(context, horizon, both_strands)
+    if vcf is None:
+        lines = run_score_variants(
+            model, reference, variants, options, check_ref=check_ref, batch_size=batch_size, device=device
+        )
+        click.echo("\n".join(lines))
+        return
+    policy = FilePolicy(output_type, write_index, check_ref, max_skip_frac, force)
+    with _progress() as progress:
+        result = run_score_file(
+            model,
+            reference,
+            vcf,
+            output,
+            options,
+            policy,
+            summary_path=summary,
+            batch_size=batch_size,
+            device=device,
+            progress=progress,
+        )
+    click.echo(f"genossm score: {result.line()}", err=True)

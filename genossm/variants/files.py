@@ -1,0 +1,236 @@
+"""A VCF or BCF file in, the same records with scores out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from genossm.core.errors import (
+    ContigNotFoundError,
+    ReferenceMismatchError,
+    TooManySkippedError,
+    UsageError,
+    WrongAssemblyError,
+)
+from genossm.core.provenance import Provenance
+from genossm.core.strict import to_mapping
+from genossm.genome import Genome
+from genossm.models import SequenceModel
+from genossm.variants.scorer import BLOCK, Allele, Located, ScoredAllele, Scorer, ScoringOptions
+from genossm.variants.status import Status
+from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
+from genossm.variants.vcf_input import Record, VcfInput, open_vcf
+from genossm.variants.vcf_output import Format, format_for, open_output
+
+ASSEMBLY_SAMPLE = 200
+_CHECKED = (Status.REF_MISMATCH, Status.TOO_LONG, Status.OK)
+_ON_REFERENCE = (Status.OUT_OF_CONTIG, *_CHECKED)
+_NAMED_CONTIGS = 5
+
+
+@dataclass(frozen=True)
+class FilePolicy:
+    """How a file is treated.
+
+    output: VCF "v", bgzip "z" or BCF "b"; None goes by the output's name.   index: write one where there can be one.
+    check_ref: at a REF that differs from the reference, "w" keeps and marks the record, "e" stops.
+    max_skip_frac: stop with exit code 3 if more than this share of the ALT alleles gets no score.
+    force: replace the output, and scores of an earlier run in the input.
+    """
+
+    output: Format | None = None
+    index: bool = True
+    check_ref: Literal["w", "e"] = "w"
+    max_skip_frac: float | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_skip_frac is not None and not 0 <= self.max_skip_frac <= 1:
+            raise UsageError(f"A share of {self.max_skip_frac} to be skipped is not possible; wanted 0 to 1.")
+
+
+@dataclass
+class Summary:
+    """What became of a file's records.   statuses: ALT alleles by status; a record without ALT counts once."""
+
+    run: ScoringRun
+    records: int = 0
+    statuses: Counter[Status] = field(default_factory=Counter)
+    seconds: float = 0.0
+    indexed: bool = False
+
+    @property
+    def alleles(self) -> int:
+        return sum(self.statuses.values())
+
+    @property
+    def scored(self) -> int:
+        return self.statuses[Status.OK]
+
+    def skipped(self) -> dict[str, int]:
+        """Alleles without a score, by reason, in the order in which reasons are looked for."""
+        return {
+            status.value: self.statuses[status] for status in Status if status != Status.OK and self.statuses[status]
+        }
+
+    def line(self) -> str:
+        """One line for people."""
+        reasons = ", ".join(f"{count:,} {word}" for word, count in self.skipped().items())
+        rate = self.scored / self.seconds if self.seconds else 0.0
+        return (
+            f"{self.records:,} records, {self.alleles:,} alleles: {self.scored:,} scored, "
+            f"{self.alleles - self.scored:,} not{f' ({reasons})' if reasons else ''}; "
+            f"{self.seconds:.1f} s, {rate:,.0f} alleles/s"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        provenance = Provenance(
+            command=self.run.command,
+            model_digest=self.run.model_digest,
+            reference_digest=self.run.reference_digest,
+        )
+        return {
+            "records": self.records,
+            "alleles": self.alleles,
+            "scored": self.scored,
+            "skipped": self.skipped(),
+            "seconds": round(self.seconds, 3),
+            "alleles_per_second": round(self.scored / self.seconds, 3) if self.seconds else None,
+            "options": {**to_mapping(self.run.options), "horizon": self.run.options.longest},
+            "provenance": provenance.as_dict(),
+        }
+
+
+def score_file(
+    model: SequenceModel,
+    genome: Genome,
+    source: str | Path,
+    target: str | Path,
+    options: ScoringOptions,
+    policy: FilePolicy,
+    *,
+    command: str,
+    batch_size: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Write the records of `source` to `target` as they came, each with a score or a reason for every ALT allele.
+
+    source, target: paths, or "-".   command: for the header, without what may differ between equal runs.
+    progress: called with (records read, haplotypes run) so far.
+    Raises: InputFileError for a file that is no VCF or BCF, is cut off, or has a malformed line; WrongAssemblyError if
+    over half of the first 200 alleles that can be checked differ from the reference; ContigNotFoundError if the
+    reference has none of the contigs; TooManySkippedError and ReferenceMismatchError as `policy` says;
+    OutputExistsError. Nothing is left at `target` then.
+    """
+    kind = format_for(target, policy.output)
+    scorer = Scorer(model, genome, options, batch_size=batch_size)
+    run = ScoringRun(model.digest(), genome.reference_digest, options, command)
+    summary = Summary(run)
+    started = time.perf_counter()
+    with open_vcf(source) as vcf, open_output(target, kind, index=policy.index, force=policy.force) as output:
+        job = _Job(scorer, vcf, policy, summary, progress)
+        output.header(scored_header(vcf.header, run, name=vcf.name, replace=policy.force))
+        for record, alleles in job.scored_records():
+            output.record(record.with_info(scored_info(record.info, alleles)), record.columns[0], record.pos1)
+        job.require_enough()
+        summary.seconds = time.perf_counter() - started
+        summary.indexed = policy.index and kind != "v" and str(target) != "-" and output.sorted
+    return summary
+
+
+class _Job:
+    """One file on its way through: reads blocks of records, checks them, scores them, counts."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        vcf: VcfInput,
+        policy: FilePolicy,
+        summary: Summary,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._scorer, self._vcf, self._policy, self._summary = scorer, vcf, policy, summary
+        self._progress = progress
+        self._run = 0
+        self._checked = Counter[Status]()
+        self._assembly_known = False
+        self._contigs: dict[str, None] = {}
+
+    def scored_records(self) -> Iterator[tuple[Record, list[ScoredAllele]]]:
+        """Records in the file's order with the scores of their alleles."""
+        while block := list(islice(self._vcf.records, BLOCK)):
+            located = [self._located(record) for record in block]
+            self._check_assembly()
+            scored = iter(self._scorer.score([one for alleles in located for one in alleles], self._on_progress))
+            for record, alleles in zip(block, located):
+                scores = [next(scored) for _ in alleles]
+                self._count(record, scores)
+                yield record, scores
+
+    def require_enough(self) -> None:
+        """Raise if too little was scored.
+
+        Raises: WrongAssemblyError, ContigNotFoundError, TooManySkippedError.
+        """
+        self._check_assembly(final=True)
+        summary, limit = self._summary, self._policy.max_skip_frac
+        if summary.statuses[Status.CONTIG_UNKNOWN] and not any(summary.statuses[s] for s in _ON_REFERENCE):
+            names = list(self._contigs)
+            more = f" and {len(names) - _NAMED_CONTIGS} more" if len(names) > _NAMED_CONTIGS else ""
+            genome = self._scorer.genome
+            raise ContigNotFoundError(
+                f"None of the contigs of {self._vcf.name} ({', '.join(names[:_NAMED_CONTIGS])}{more}) is in "
+                f"{genome.name}, which has {', '.join(genome.contigs[:_NAMED_CONTIGS])}. "
+                "Check the assembly, and that both are of the same species."
+            )
+        skipped = summary.alleles - summary.scored
+        if limit is not None and skipped > limit * summary.alleles:
+            reasons = ", ".join(f"{count} {word}" for word, count in summary.skipped().items())
+            raise TooManySkippedError(
+                f"{skipped} of {summary.alleles} alleles of {self._vcf.name} have no score ({reasons}), more than the "
+                f"{limit:g} that --max-skip-frac allows. Nothing was written."
+            )
+
+    def _located(self, record: Record) -> list[Located]:
+        contig, pos1, ref = record.contig, record.pos1, record.ref
+        located = [self._scorer.locate(Allele(contig, pos1, ref, alt)) for alt in record.alts or (None,)]
+        for one in located:
+            if one.status in _CHECKED and self._checked.total() < ASSEMBLY_SAMPLE:
+                self._checked[one.status] += 1
+            if one.status is Status.REF_MISMATCH and self._policy.check_ref == "e":
+                raise ReferenceMismatchError(
+                    f"{self._vcf.name}, {record.place}: REF of {contig}:{pos1} is {ref!r}, "
+                    f"{self._scorer.genome.name} differs. Check the assembly, or pass --check-ref w to keep the record "
+                    "unscored."
+                )
+        return located
+
+    def _check_assembly(self, *, final: bool = False) -> None:
+        """Once the sample is whole, or the file read: does this VCF stand on this reference?"""
+        checked = self._checked.total()
+        if self._assembly_known or (checked < ASSEMBLY_SAMPLE and not final):
+            return
+        self._assembly_known = True
+        wrong = self._checked[Status.REF_MISMATCH]
+        if 2 * wrong > checked:
+            raise WrongAssemblyError(
+                f"REF of {wrong} of the first {checked} alleles of {self._vcf.name} that can be checked differs from "
+                f"{self._scorer.genome.name}: most likely the VCF was called on another assembly (GRCh37 or GRCh38, "
+                "say). Score it with the reference that it was called on. Nothing was written."
+            )
+
+    def _count(self, record: Record, scores: list[ScoredAllele]) -> None:
+        self._summary.records += 1
+        self._summary.statuses.update(one.status for one in scores)
+        self._contigs.setdefault(record.contig)
+
+    def _on_progress(self, haplotypes: int) -> None:
+        self._run += haplotypes
+        if self._progress:
+            self._progress(self._summary.records, self._run)

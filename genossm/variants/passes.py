@@ -1,0 +1,208 @@
+"""Causal log-likelihood ratios from one reference pass a window: each alternative continues from a stored state.
+
+A window's inputs are [BOS], where the model has one, and then its letters; the output after input j speaks of the
+next letter. States are kept only at multiples of `_STRIDE` inputs, since a cut costs a call of the model: an
+alternative takes the last one before its fork and reads the few letters in between again. What has been padded at
+the end of a row cannot change what stands before it, the model being causal.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from genossm.inference import log_probabilities, require_causal, stream
+from genossm.models import SequenceModel, StackState
+from genossm.variants.haplotypes import Contrast, Window
+from genossm.variants.reference import Letters
+
+_STRIDE = 64
+_WINDOWS = 32
+_PASS_TOKENS = 1 << 14
+_STATE_BYTES = 1 << 28
+_UNSCORED = 4
+
+_CODES = np.full(256, _UNSCORED, dtype=np.int64)
+_CODES[np.frombuffer(b"ACGT", dtype=np.uint8)] = np.arange(4)
+
+Row = tuple[Window, list[tuple[int, Contrast]]]
+"""A window and what is asked in it: the contrasts with their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    """Inputs to read on from a stored state; `codes[j]` is the letter to score after input j.
+
+    number: the contrast's.   sign: 1 for the alternative, -1 for the reference haplotype.
+    """
+
+    number: int
+    sign: float
+    ids: npt.NDArray[np.uint8]
+    codes: npt.NDArray[np.int64]
+
+
+@dataclass
+class _Waiting:
+    """Branches that wait for a full batch, and their states in the same order."""
+
+    branches: list[_Branch] = field(default_factory=list)
+    states: list[StackState] = field(default_factory=list)
+    nbytes: int = 0
+
+    def add(self, branches: Sequence[_Branch], state: StackState) -> None:
+        self.branches.extend(branches)
+        self.states.append(state)
+        self.nbytes += state.nbytes
+
+
+class CausalPasses:
+    """Runs contrasts through a causal model.
+
+    batch_size: alternatives in one pass; None chooses by their length.
+    Raises: MethodError for a model that is not causal.
+    """
+
+    def __init__(self, model: SequenceModel, source: Letters, *, batch_size: int | None = None) -> None:
+        require_causal(model)
+        self._model, self._source, self._batch_size = model, source, batch_size
+        self._lead = int(model.begins_with_bos)
+        self._sums = np.zeros(0)
+        self._waiting = _Waiting()
+        self._progress: Callable[[int], None] | None = None
+
+    @torch.inference_mode()
+    def ratios(
+        self, contrasts: Sequence[Contrast], progress: Callable[[int], None] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """(contrasts,) Σ ln p(ALT) − Σ ln p(REF) in nats, the same whatever else is among `contrasts`.
+
+        progress: called with the number of alternatives just done.
+        """
+        self._sums, self._waiting, self._progress = np.zeros(len(contrasts)), _Waiting(), progress
+        by_window: dict[Window, list[tuple[int, Contrast]]] = defaultdict(list)
+        for number, item in enumerate(contrasts):
+            if item.count:
+                by_window[item.window].append((number, item))
+        # Windows of like length share a batch, so that little of it is padding.
+        rows = sorted(by_window.items(), key=lambda row: -self._inputs_needed(row[1]))
+        for first in range(0, len(rows), _WINDOWS):
+            self._run_windows(rows[first : first + _WINDOWS])
+        self._flush()
+        return self._sums
+
+    def _inputs_needed(self, items: list[tuple[int, Contrast]]) -> int:
+        return max(item.start + item.count - 1 + self._lead for _, item in items)
+
+    def _run_windows(self, rows: list[Row]) -> None:
+        """Read each window once, set its alternatives on their way, and subtract what the reference says."""
+        ids, codes = self._inputs(rows, max(self._inputs_needed(items) for _, items in rows))
+        cuts: dict[int, list[tuple[int, _Branch]]] = defaultdict(list)
+        for row, (_, items) in enumerate(rows):
+            for number, item in items:
+                cut = max(0, item.fork + self._lead - 1) // _STRIDE * _STRIDE
+                cuts[cut].extend((row, branch) for branch in self._branches(number, item, ids[row], cut))
+        self._set_off(cuts.pop(0, []), self._model.backbone.initial_state(len(rows)))
+        found = np.zeros(codes.shape)
+        for start, end, scores, state in self._read(ids, codes, None, tuple(cuts)):
+            found[:, start:end] = scores.cpu().numpy()
+            self._set_off(cuts.pop(end, []), state)
+        for row, (_, items) in enumerate(rows):
+            for number, item in items:
+                if item.ref is None:
+                    first = item.start + self._lead - 1
+                    self._sums[number] -= found[row, max(0, first) : first + item.count].sum()
+
+    def _inputs(self, rows: list[Row], length: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """(windows, length) token ids of the reference, and the code of the letter after each."""
+        tokenizer = self._model.tokenizer
+        ids = np.full((len(rows), length), tokenizer.n_id, dtype=np.uint8)
+        codes = np.full((len(rows), length), _UNSCORED, dtype=np.int64)
+        ids[:, : self._lead] = tokenizer.bos_id
+        for row, (window, _) in enumerate(rows):
+            letters = window.letters(self._source, 0, length + 1 - self._lead)
+            read = tokenizer.encode(letters[: length - self._lead])
+            ids[row, self._lead : self._lead + len(read)] = read
+            after = _letter_codes(letters[1 - self._lead :])
+            codes[row, : len(after)] = after
+        return ids, codes
+
+    def _branches(self, number: int, item: Contrast, row: npt.NDArray[np.uint8], cut: int) -> Iterator[_Branch]:
+        """The alternative from input `cut` on, and the reference haplotype where it is not the reference itself."""
+        prefix = row[cut : item.fork + self._lead]
+        for sign, letters in ((1.0, item.alt), (-1.0, item.ref)):
+            if letters is None:
+                continue
+            ids = np.concatenate([prefix, self._model.tokenizer.encode(letters[:-1])])
+            codes = np.full(len(ids), _UNSCORED, dtype=np.int64)
+            # Without [BOS] a window's very first letter follows no input: it is not scored.
+            scored = min(item.count, len(ids))
+            codes[len(ids) - scored :] = _letter_codes(letters)[len(letters) - scored :]
+            yield _Branch(number, sign, ids, codes)
+
+    def _set_off(self, branches: list[tuple[int, _Branch]], state: StackState) -> None:
+        if branches:
+            self._waiting.add([branch for _, branch in branches], state.select([row for row, _ in branches]))
+            enough = 4 * self._rows_for(self._waiting.branches)
+            if len(self._waiting.branches) >= enough or self._waiting.nbytes > _STATE_BYTES:
+                self._flush()
+
+    def _rows_for(self, branches: list[_Branch]) -> int:
+        return self._batch_size or max(1, _PASS_TOKENS // max(1, *(len(branch.ids) for branch in branches)))
+
+    def _flush(self) -> None:
+        """Run what waits, in batches of like length, and forget it."""
+        branches, states = self._waiting.branches, self._waiting.states
+        self._waiting = _Waiting()
+        if not branches:
+            return
+        state = StackState.cat(states)
+        order = sorted(range(len(branches)), key=lambda i: -len(branches[i].ids))
+        while order:
+            size = self._rows_for([branches[order[0]]])
+            chosen, order = order[:size], order[size:]
+            self._run_branches([branches[i] for i in chosen], state.select(chosen))
+
+    def _run_branches(self, branches: list[_Branch], state: StackState) -> None:
+        shape = (len(branches), len(branches[0].ids))
+        ids = np.full(shape, self._model.tokenizer.n_id, dtype=np.uint8)
+        codes = np.full(shape, _UNSCORED, dtype=np.int64)
+        for row, branch in enumerate(branches):
+            ids[row, : len(branch.ids)] = branch.ids
+            codes[row, : len(branch.ids)] = branch.codes
+        sums = np.zeros(len(branches))
+        for _, _, scores, _ in self._read(ids, codes, state, ()):
+            sums += scores.sum(dim=1).cpu().numpy()
+        for branch, value in zip(branches, sums):
+            self._sums[branch.number] += branch.sign * value
+        if self._progress:
+            self._progress(sum(branch.sign > 0 for branch in branches))
+
+    def _read(
+        self,
+        ids: npt.NDArray[np.uint8],
+        codes: npt.NDArray[np.int64],
+        state: StackState | None,
+        cuts: tuple[int, ...],
+    ) -> Iterator[tuple[int, int, Tensor, StackState]]:
+        """`(start, end, ln p of each coded letter (batch, end - start) float64, state at end)`, cut at `cuts`."""
+        if not ids.shape[1]:
+            return
+        longest = max(_STRIDE, _PASS_TOKENS // len(ids))
+        segments = stream(self._model, torch.from_numpy(ids), state=state, segment_length=longest, cuts=cuts)
+        for segment in segments:
+            end = segment.start + segment.logits.shape[1]
+            values = log_probabilities(segment.logits, dtype=torch.float64)
+            spoken = torch.from_numpy(codes[:, segment.start : end]).to(values.device)
+            picked = values.gather(2, spoken.clamp(max=3).unsqueeze(2)).squeeze(2)
+            yield segment.start, end, torch.where(spoken < _UNSCORED, picked, 0.0), segment.state
+
+
+def _letter_codes(letters: bytes) -> npt.NDArray[np.int64]:
+    return _CODES[np.frombuffer(letters, dtype=np.uint8)]

@@ -1,0 +1,56 @@
+"""Letters of a genome for many small readings close to one another."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from genossm.genome import Genome
+from genossm.sequence import Interval
+from genossm.sequence.normalize import Fetch
+
+_BLOCK = 1 << 16
+_KEPT = 64
+
+
+class Letters:
+    """Upper-case letters of a genome, read in blocks of which the latest stay in memory (4 MB)."""
+
+    def __init__(self, genome: Genome) -> None:
+        self.genome = genome
+        self._blocks: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._readers: dict[str, Fetch] = {}
+
+    def reader(self, contig: str) -> Fetch:
+        """`fetch(start0, end0)` of one contig by its own name, cut at its ends and empty outside."""
+        if contig not in self._readers:
+            length = self.genome.length(contig)
+            self._readers[contig] = lambda start0, end0: self._fetch(contig, max(0, start0), min(end0, length))
+        return self._readers[contig]
+
+    def wrapped(self, contig: str, start0: int, end0: int) -> bytes:
+        """Letters that may pass the contig's end and go on from 0, as a circular contig does, once around at most."""
+        length = self.genome.length(contig)
+        fetch = self.reader(contig)
+        if start0 < 0:
+            return self.wrapped(contig, start0 + length, end0 + length)
+        return fetch(start0, end0) + (fetch(max(0, start0 - length), end0 - length) if end0 > length else b"")
+
+    def _fetch(self, contig: str, start0: int, end0: int) -> bytes:
+        if start0 >= end0:
+            return b""
+        first, last = start0 // _BLOCK, (end0 - 1) // _BLOCK
+        if last - first > 2:
+            # A long stretch is read once and would only push the neighbourhood out.
+            return self.genome.fetch(Interval(contig, start0, end0))
+        letters = b"".join(self._block(contig, number) for number in range(first, last + 1))
+        return letters[start0 - first * _BLOCK : end0 - first * _BLOCK]
+
+    def _block(self, contig: str, number: int) -> bytes:
+        key = (contig, number)
+        if key not in self._blocks:
+            end = min((number + 1) * _BLOCK, self.genome.length(contig))
+            self._blocks[key] = self.genome.fetch(Interval(contig, number * _BLOCK, end))
+            while len(self._blocks) > _KEPT:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]

@@ -1,0 +1,123 @@
+"""What `genossm score` does: open model and reference, score, write."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+import genossm.genome
+import genossm.models
+from genossm.core.atomic import atomic_file, refuse_overwrite
+from genossm.core.errors import UsageError
+from genossm.genome import Genome
+from genossm.models import SequenceModel
+from genossm.sequence import Variant
+from genossm.variants.files import FilePolicy, Summary, score_file
+from genossm.variants.scorer import ScoringOptions, score
+from genossm.variants.table import table_lines
+from genossm.variants.vcf_output import format_for
+
+
+def run_score_file(
+    model_path: str,
+    reference: str,
+    source: str,
+    target: str,
+    options: ScoringOptions,
+    policy: FilePolicy,
+    *,
+    summary_path: Path | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Summary:
+    """Score a VCF or BCF file; see `score_file` for what is raised.
+
+    source, target: paths, or "-".   summary_path: JSON with counts, rates and digests.
+    """
+    format_for(target, policy.output)
+    # What would fail at the end fails at once.
+    for path in (None if target == "-" else Path(target), summary_path):
+        if path is not None:
+            refuse_overwrite(path, force=policy.force)
+    if source != "-" and target != "-" and Path(source).exists() and Path(source).resolve() == Path(target).resolve():
+        raise UsageError(f"Input and output are both {source}. Choose another output.")
+    model, genome = _open(model_path, reference, device)
+    with genome:
+        summary = score_file(
+            model,
+            genome,
+            source,
+            target,
+            options,
+            policy,
+            command=equal_runs_command(model_path, reference, source, options, policy),
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if summary_path is not None:
+        with atomic_file(summary_path, force=policy.force) as temporary:
+            temporary.write_text(json.dumps(summary.as_dict(), indent=2) + "\n")
+    return summary
+
+
+def run_score_variants(
+    model_path: str,
+    reference: str,
+    variants: Sequence[str],
+    options: ScoringOptions,
+    *,
+    check_ref: str = "w",
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> list[str]:
+    """Score variants given as text, such as "20:123:A>G"; lines of a table come back.
+
+    Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e".
+    """
+    wanted = [Variant.parse(text) for text in variants]
+    model, genome = _open(model_path, reference, device)
+    with genome:
+        scored = score(
+            model,
+            genome,
+            wanted,
+            context=options.context,
+            horizon=options.horizon,
+            both_strands=options.both_strands,
+            batch_size=batch_size,
+        )
+        return list(table_lines(scored, check_ref=check_ref))
+
+
+def equal_runs_command(
+    model_path: str, reference: str, source: str, options: ScoringOptions, policy: FilePolicy
+) -> str:
+    """The command that gives these scores, without what may differ between equal runs (output, device, batch size)."""
+    words = ["genossm", "score", "-f", reference, "-m", model_path, "--context", str(options.context)]
+    words += ["--horizon", "full" if options.horizon is None else str(options.horizon)]
+    words += ["--both-strands"] if options.both_strands else []
+    words += ["--check-ref", policy.check_ref]
+    return shlex.join([*words, source])
+
+
+def _open(model_path: str, reference: str, device: str) -> tuple[SequenceModel, Genome]:
+    # The reference first: it is the cheaper of two that may be misspelt.
+    genome = genossm.genome.open(reference)
+    return genossm.models.load(model_path, device=_device(device)), genome
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"{name!r} is no device; wanted auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"Device {name} was asked for; this machine has {torch.cuda.device_count()} CUDA devices.")
+    return device

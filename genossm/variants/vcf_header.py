@@ -1,0 +1,88 @@
+"""The header lines and INFO entries that scoring adds, and taking earlier ones out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from genossm.core.errors import InputFileError
+from genossm.core.provenance import package_version
+from genossm.variants.scorer import ScoredAllele, ScoringOptions
+from genossm.variants.status import Status
+
+LLR, STATUS = "GENOSSM_LLR", "GENOSSM_STATUS"
+LLR_MEANING = (
+    "Log-likelihood ratio of ALT against REF by a causal model, in nats (natural logarithm); "
+    "positive: the model finds ALT likelier"
+)
+STATUS_MEANING = "One word an ALT allele, or NO_ALT for the record: OK if it is scored, else the reason why it is not"
+_INFO_LINES = (
+    f'##INFO=<ID={LLR},Number=A,Type=Float,Description="{LLR_MEANING}">',
+    f'##INFO=<ID={STATUS},Number=.,Type=String,Description="{STATUS_MEANING}">',
+)
+_OURS = re.compile(rb"##(INFO=<ID=(GENOSSM_LLR|GENOSSM_STATUS)[,>]|genossm_\w+=)")
+_OUR_KEYS = (LLR.encode(), STATUS.encode())
+
+
+@dataclass(frozen=True)
+class ScoringRun:
+    """What a header says about how the scores came about.   command: without what may differ between equal runs."""
+
+    model_digest: str
+    reference_digest: str
+    options: ScoringOptions
+    command: str
+
+    def header_lines(self) -> tuple[bytes, ...]:
+        """INFO definitions, then one `##genossm_…=` line a fact."""
+        facts = {
+            "version": package_version(),
+            "model": f"sha256:{self.model_digest}",
+            "reference": f"sha256:{self.reference_digest}",
+            "method": "llr (causal)",
+            "context": self.options.context,
+            "horizon": self.options.longest,
+            "strands": ",".join(self.options.strands),
+            "unit": "nats; ALT minus REF; positive: ALT likelier",
+            "command": self.command,
+        }
+        lines = (*_INFO_LINES, *(f"##genossm_{key}={value}" for key, value in facts.items()))
+        return tuple(line.encode("utf-8", errors="surrogateescape") for line in lines)
+
+
+def scored_header(header: tuple[bytes, ...], run: ScoringRun, *, name: str, replace: bool) -> tuple[bytes, ...]:
+    """The input's header with our lines before the column names.
+
+    replace: take the lines of an earlier scoring out; without it they are an error.
+    Raises: InputFileError if the input holds our INFO fields already.
+    """
+    if not replace and any(line.startswith(b"##INFO") and _OURS.match(line) for line in header):
+        raise InputFileError(
+            f"{name} holds scores of an earlier run ({LLR}, {STATUS}). Pass --force to replace them, or score the "
+            "original file."
+        )
+    kept = (line for line in header[:-1] if not _OURS.match(line))
+    return (*kept, *run.header_lines(), header[-1])
+
+
+def facts_in(header: tuple[bytes, ...] | list[bytes]) -> dict[str, str]:
+    """What the `##genossm_…=` lines of a header say, by name without the prefix."""
+    pairs = (line[len(b"##genossm_") :].split(b"=", 1) for line in header if line.startswith(b"##genossm_"))
+    return {pair[0].decode(): pair[1].decode("utf-8", errors="replace") for pair in pairs if len(pair) == 2}
+
+
+def scored_info(info: bytes, scored: list[ScoredAllele]) -> bytes:
+    """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
+    entries = (
+        [] if info in (b".", b"") else [entry for entry in info.split(b";") if entry.split(b"=")[0] not in _OUR_KEYS]
+    )
+    if [one.status for one in scored] != [Status.NO_ALT]:
+        entries.append(f"{LLR}={','.join(format_score(one.llr) for one in scored)}".encode())
+    entries.append(f"{STATUS}={','.join(one.status for one in scored)}".encode())
+    return b";".join(entries)
+
+
+def format_score(score: float | None) -> str:
+    """A score as VCF's 32-bit floats keep it: six significant digits; a dot for none."""
+    # Adding 0 turns a negative zero, which says nothing, into a plain one.
+    return "." if score is None else f"{float(f'{score:.6g}') + 0.0:.6g}"
