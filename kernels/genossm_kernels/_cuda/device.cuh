@@ -41,6 +41,18 @@ __device__ __forceinline__ unsigned pack_two(float low, float high) {
 #endif
     return bits;
 }
+// 16 bytes into shared memory without waiting; zeros where the source is outside.
+__device__ __forceinline__ void copy_async(float4* slot, const void* source, bool inside) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(slot));
+    const int bytes = inside ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until all but the latest GROUPS closed groups of this thread's copies have landed.
+template <int GROUPS>
+__device__ __forceinline__ void await_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+}
 #endif
 
 __device__ __forceinline__ float to_float(storage_t bits) {
@@ -84,6 +96,21 @@ __device__ __forceinline__ void load_row(const storage_t* source, int count, flo
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) out[k] = k < count ? to_float(source[k]) : 0.f;
     }
+}
+
+// The same into a slot of shared memory that only this lane reads back, without waiting where it can.
+template <bool WHOLE>
+__device__ __forceinline__ void fetch_row(float4* slot, const storage_t* source, int count) {
+    if (WHOLE) {
+        copy_async(slot, source, count > 0);
+    } else {
+        storage_t* target = reinterpret_cast<storage_t*>(slot);
+#pragma unroll
+        for (int k = 0; k < VECTOR; ++k) target[k] = k < count ? source[k] : static_cast<storage_t>(0);
+    }
+}
+__device__ __forceinline__ void read_slot(const float4* slot, float (&out)[VECTOR]) {
+    load_row<true>(reinterpret_cast<const storage_t*>(slot), VECTOR, out);
 }
 
 template <bool WHOLE>

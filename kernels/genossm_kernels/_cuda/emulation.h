@@ -65,6 +65,7 @@ inline std::vector<float> exchange;
 inline std::vector<unsigned> votes;
 inline float4* shared = nullptr;
 inline void (*body)() = nullptr;
+inline void forget_copies();
 
 inline void meet(Meeting& meeting, int expected) {
     const unsigned generation = meeting.generation;
@@ -89,6 +90,7 @@ inline void run_block(size_t shared_bytes) {
     block_meeting = Meeting();
     exchange.assign(block_threads, NAN);
     votes.assign(block_threads, 0);
+    forget_copies();
     for (auto& fiber : fibers) {
         fiber.finished = false;
         fiber.stack.resize(STACK);
@@ -136,6 +138,33 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
     return result;
 }
 inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
+
+// Copies land only when they are waited for, the latest moment a GPU may choose.
+namespace emulation {
+struct Copy { float4* slot; const void* source; bool inside; };
+inline std::vector<std::vector<std::vector<Copy>>> copies;  // per thread, closed groups and the open one last
+inline std::vector<std::vector<Copy>>& my_copies() {
+    if (copies.size() < fibers.size()) copies.resize(fibers.size());
+    auto& groups = copies[current];
+    if (groups.empty()) groups.emplace_back();
+    return groups;
+}
+inline void forget_copies() { copies.clear(); }
+}  // namespace emulation
+inline void copy_async(float4* slot, const void* source, bool inside) {
+    emulation::my_copies().back().push_back({slot, source, inside});
+}
+inline void close_copies() { emulation::my_copies().emplace_back(); }
+template <int GROUPS>
+inline void await_copies() {
+    auto& groups = emulation::my_copies();
+    while (groups.size() > GROUPS + 1) {
+        for (const auto& copy : groups.front())
+            if (copy.inside) std::memcpy(copy.slot, copy.source, 16);
+            else *copy.slot = float4{0.f, 0.f, 0.f, 0.f};
+        groups.erase(groups.begin());
+    }
+}
 
 #define GENOSSM_KERNEL(name, params)                                                                        \
     static params name##_parameters;                                                                        \

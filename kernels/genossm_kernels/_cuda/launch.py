@@ -83,7 +83,16 @@ class Gpu:
         self.architecture = f"sm_{properties.major}{properties.minor}"
         self.multiprocessors = properties.multi_processor_count
         self.shared_bytes_per_block = int(properties.shared_memory_per_block_optin)
+        self._context: Any = None
         self._modules: dict[tuple[Path, tuple[tuple[str, int], ...]], GpuModule] = {}
+
+    def bind_context(self) -> None:
+        """Give this thread PyTorch's context where it has none, as autograd's threads begin."""
+        driver = _driver()
+        if int(_check(driver.cuCtxGetCurrent())) == 0:
+            if self._context is None:
+                self._context = _check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(self.index)))
+            _check(driver.cuCtxSetCurrent(self._context))
 
     def module(self, path: Path, macros: Mapping[str, int]) -> GpuModule:
         key = (path, tuple(sorted(macros.items())))
@@ -128,6 +137,7 @@ class GpuModule:
     def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
         driver = _driver()
         with torch.cuda.device(self._gpu.index):
+            self._gpu.bind_context()
             function = self._function(kernel, shared_bytes)
             stream = driver.CUstream(torch.cuda.current_stream(self._gpu.index).cuda_stream)
             pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
@@ -141,6 +151,7 @@ class GpuModule:
         key = (kernel, threads, shared_bytes)
         if key not in self._resident:
             with torch.cuda.device(self._gpu.index):
+                self._gpu.bind_context()
                 self._function(kernel, shared_bytes)
                 occupancy = self._kernel(kernel).occupancy
                 per_multiprocessor = occupancy.max_active_blocks_per_multiprocessor(threads, shared_bytes)
@@ -153,8 +164,10 @@ def _driver() -> Any:
     return importlib.import_module("cuda.bindings.driver")
 
 
-def _check(result: tuple[Any, ...]) -> None:
+def _check(result: tuple[Any, ...]) -> Any:
+    """The value of a driver call, or an error that names what failed."""
     status = result[0]
     if int(status) != 0:
         _, name = _driver().cuGetErrorName(status)
         raise RuntimeError(f"a CUDA call failed: {name.decode() if isinstance(name, bytes) else status}")
+    return result[1] if len(result) > 1 else None

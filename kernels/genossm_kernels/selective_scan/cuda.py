@@ -21,8 +21,8 @@ _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
 
 CHECKPOINT = 128  # steps between the states kept for the backward pass
 LONGEST_SEGMENT = 2048
-_FORWARD_TILE, _FORWARD_WARPS = 16, 4
-_ADJOINT_TILE, _ADJOINT_WARPS = 16, 4
+_FORWARD_TILE, _FORWARD_WARPS = 16, 4  # the adjoint pass has the same tile
+_ADJOINT_WARPS = 4
 _GRADIENT_TILE, _SWEEP_TILE, _GRADIENT_WARPS = 8, 32, 8
 _WARPS_WANTED = 64  # a multiprocessor: four rounds of the 16 it holds
 
@@ -67,15 +67,32 @@ class _Layout:
     def tiles(self) -> int:
         return self.runs * self.tiles_per_run
 
-    def forward_bytes(self, times: int, rows: int, maps: int, constants: int) -> int:
-        floats = times * (rows * self.warp_channels + maps * self.padded_state) + constants * self.warp_channels
+    def row_slots(self, times: int, item_size: int) -> int:
+        """Floats of the slots that fetch `times` rows of channels: Rows<TIMES>::FLOATS."""
+        return -(-times * self.warp_channels * item_size // 512) * 128
+
+    def map_slots(self, times: int, item_size: int, aligned_maps: int) -> int:
+        """The same of B or C: Maps<TIMES>::FLOATS."""
+        if not aligned_maps or self.padded_state * item_size < 16:
+            return 0
+        return -(-times * self.padded_state * item_size // 512) * 128
+
+    def forward_bytes(self, macros: dict[str, int], item_size: int, *, rows: int, maps: int, constants: int) -> int:
+        """Shared memory of a warp of `segment_states`, `outputs` and `segment_adjoints`, which fetch `rows` tensors."""
+        times = _FORWARD_TILE
+        floats = times * (2 * self.warp_channels + maps * self.padded_state) + constants * self.warp_channels
+        floats += rows * self.row_slots(times, item_size)
+        floats += maps * self.map_slots(times, item_size, macros["ALIGNED_MAPS"])
         return 4 * floats
 
-    def gradient_bytes(self) -> int:
-        """Shared memory a warp of `gradients`: GRADIENT_FLOATS of cuda_backward.cu."""
+    def gradient_bytes(self, macros: dict[str, int], item_size: int) -> int:
+        """Shared memory of a warp of `gradients`: GRADIENT_FLOATS of cuda_backward.cu."""
         rows = max(6 * _GRADIENT_TILE, 2 * _SWEEP_TILE) * self.warp_channels
         maps = _SWEEP_TILE * self.padded_state + 2 * _GRADIENT_TILE * 2 * self.padded_state
-        return 4 * (rows + maps + 2 * self.warp_channels)
+        aligned = macros["ALIGNED_MAPS"]
+        stage = 4 * self.row_slots(_GRADIENT_TILE, item_size) + 2 * self.map_slots(_GRADIENT_TILE, item_size, aligned)
+        sweep = 2 * self.row_slots(_SWEEP_TILE, item_size) + self.map_slots(_SWEEP_TILE, item_size, aligned)
+        return 4 * (rows + maps + 2 * self.warp_channels + max(2 * stage, sweep))
 
 
 def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -84,7 +101,8 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     layout = _Layout.of(arguments)
     u = arguments.u
     batch, length, channels = u.shape
-    module = launcher.module(_FORWARD, _macros(arguments, layout, (u, arguments.delta, arguments.z)))
+    macros = _macros(arguments, layout, (u, arguments.delta, arguments.z))
+    module = launcher.module(_FORWARD, macros)
     segment_length, segments = _segments(launcher, layout, batch, length)
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
     final_state = u.new_empty(batch, channels, arguments.A.shape[1], dtype=torch.float32)
@@ -103,11 +121,11 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
         segment_sum = u.new_empty(batch, segments, channels, dtype=torch.float32)
         parameters.segment_state, parameters.segment_sum = segment_state.data_ptr(), segment_sum.data_ptr()
         blocks = -(-batch * (segments - 1) * layout.tiles // _FORWARD_WARPS)
-        shared = _FORWARD_WARPS * layout.forward_bytes(_FORWARD_TILE, rows=2, maps=1, constants=1)
+        shared = _FORWARD_WARPS * layout.forward_bytes(macros, u.element_size(), rows=2, maps=1, constants=1)
         module.launch("segment_states", blocks, threads, shared, parameters)
         module.launch("carry_states", _carry_blocks(batch, channels, layout), 256, 0, parameters)
     blocks = -(-batch * segments * layout.tiles // _FORWARD_WARPS)
-    shared = _FORWARD_WARPS * layout.forward_bytes(_FORWARD_TILE, rows=2, maps=2, constants=2)
+    shared = _FORWARD_WARPS * layout.forward_bytes(macros, u.element_size(), rows=3, maps=2, constants=2)
     module.launch("outputs", blocks, threads, shared, parameters)
     return y, final_state, saved
 
@@ -120,9 +138,10 @@ def backward(
     layout = _Layout.of(arguments)
     u = arguments.u
     batch, length, channels = u.shape
-    warps = _gradient_warps(launcher, layout)
-    macros = _macros(arguments, layout, (u, arguments.delta, arguments.z, grad_y)) | {"BACKWARD_WARPS": warps}
-    module = launcher.module(_BACKWARD, macros)
+    macros = _macros(arguments, layout, (u, arguments.delta, arguments.z, grad_y))
+    warp_bytes = layout.gradient_bytes(macros, u.element_size())
+    warps = _gradient_warps(launcher, layout, warp_bytes)
+    module = launcher.module(_BACKWARD, macros | {"BACKWARD_WARPS": warps})
     segment_length, segments = _segments(launcher, layout, batch, length)
     parameters = _parameters(arguments, layout, segment_length, segments)
     parts_per_run = -(-layout.tiles_per_run // warps)
@@ -137,13 +156,13 @@ def backward(
         setattr(parameters, f"grad_{name}", None if tensor is None else tensor.data_ptr())
     parameters.grad_bias = None if gradients.delta_bias is None else gradients.delta_bias.data_ptr()
 
-    work = _backward_work(parameters, module, layout, u, segments, warps)
+    work = _backward_work(parameters, module, layout, u, segments, warps, warp_bytes)
     if segments > 1:
         blocks = -(-batch * (segments - 1) * layout.tiles // _ADJOINT_WARPS)
-        shared = _ADJOINT_WARPS * layout.forward_bytes(_ADJOINT_TILE, rows=3, maps=1, constants=1)
+        shared = _ADJOINT_WARPS * layout.forward_bytes(macros, u.element_size(), rows=3, maps=1, constants=1)
         module.launch("segment_adjoints", blocks, 32 * _ADJOINT_WARPS, shared, parameters)
         module.launch("carry_adjoints", _carry_blocks(batch, channels, layout), 256, 0, parameters)
-    module.launch("gradients", work.blocks, 32 * warps, warps * layout.gradient_bytes(), parameters)
+    module.launch("gradients", work.blocks, 32 * warps, warps * warp_bytes, parameters)
     blocks = -(-channels * (layout.padded_state + 2) // 128)
     module.launch("sum_parameters", blocks, 128, 0, parameters)
     blocks = -(-batch * length * 2 * layout.padded_state // 256)
@@ -166,10 +185,11 @@ def _backward_work(
     u: Tensor,
     segments: int,
     warps: int,
+    warp_bytes: int,
 ) -> _Work:
     batch, length, channels = u.shape
     parts = layout.runs * parameters.parts_per_run
-    resident = module.resident_blocks("gradients", 32 * warps, warps * layout.gradient_bytes())
+    resident = module.resident_blocks("gradients", 32 * warps, warps * warp_bytes)
     blocks = min(resident, batch * segments * parts)
     padded = layout.padded_state
 
@@ -208,7 +228,6 @@ def _parameters(arguments: ScanArguments, layout: _Layout, segment_length: int, 
     p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
     p.runs, p.tiles_per_run = layout.runs, layout.tiles_per_run
     p.segment_length, p.segments, p.checkpoint = segment_length, segments, CHECKPOINT
-    p.softplus = a.delta_softplus
     return p
 
 
@@ -219,6 +238,8 @@ def _macros(arguments: ScanArguments, layout: _Layout, rows: tuple[Tensor | None
     d_state = arguments.A.shape[1]
     return {
         "DTYPE": _DTYPES[arguments.u.dtype],
+        "SOFTPLUS": int(arguments.delta_softplus),
+        "GATE": int(arguments.z is not None),
         "STATE_LANES": layout.state_lanes,
         "ALIGNED": int(run_length % vector == 0 and all(_aligned(tensor, vector) for tensor in rows)),
         "ALIGNED_MAPS": int(d_state % vector == 0 and _aligned(arguments.B, vector) and _aligned(arguments.C, vector)),
@@ -239,10 +260,10 @@ def _segments(launcher: Launcher, layout: _Layout, batch: int, length: int) -> t
     return segment_length, -(-length // segment_length)
 
 
-def _gradient_warps(launcher: Launcher, layout: _Layout) -> int:
+def _gradient_warps(launcher: Launcher, layout: _Layout, warp_bytes: int) -> int:
     """Warps of a block of `gradients`: as few idle ones as the widest block allows."""
     widest = _GRADIENT_WARPS
-    while widest > 1 and widest * layout.gradient_bytes() > launcher.shared_bytes_per_block:
+    while widest > 1 and widest * warp_bytes > launcher.shared_bytes_per_block:
         widest //= 2
     parts = -(-layout.tiles_per_run // widest)
     return -(-layout.tiles_per_run // parts)

@@ -5,28 +5,44 @@
 #ifndef BACKWARD_WARPS
 #define BACKWARD_WARPS 8
 #endif
+#ifndef GRADIENT_TILE
+#define GRADIENT_TILE 8
+#endif
+#ifndef SWEEP_TILE
+#define SWEEP_TILE 32
+#endif
+#ifndef GRADIENT_BLOCKS
+#define GRADIENT_BLOCKS 1
+#endif
 #ifndef ADJOINT_WARPS
 #define ADJOINT_WARPS 4
 #endif
 #ifndef POLYNOMIAL_ADJOINTS
-#define POLYNOMIAL_ADJOINTS 4
+#define POLYNOMIAL_ADJOINTS 0
 #endif
 #ifndef POLYNOMIAL_SWEEP
-#define POLYNOMIAL_SWEEP 4
+#define POLYNOMIAL_SWEEP 0
 #endif
 #ifndef POLYNOMIAL_GRADIENTS
 #define POLYNOMIAL_GRADIENTS 0
 #endif
+constexpr int CARRY = 16;  // segments whose adjoints are loaded at once
 constexpr int TA = 16;  // times of a tile in `segment_adjoints`
-constexpr int T = 8;    // and in `gradients`, where a thread keeps every state of the tile
-constexpr float RESET = -1e30f;  // added to an exponent: nothing passes
-constexpr int S = 32;   // and in its forward sweep; a multiple of T
+constexpr int T = GRADIENT_TILE;  // and in `gradients`, where a thread keeps every state of the tile
+constexpr int GROUP = 4;  // times whose outputs are summed over the states together
+constexpr int S = SWEEP_TILE;   // and in its forward sweep; a multiple of T
 
-constexpr int ADJOINT_FLOATS = 3 * TA * WARP_CHANNELS + TA * PADDED_STATE + WARP_CHANNELS;
+constexpr int ADJOINT_SLOT = Rows<TA>::FLOATS;
+constexpr int ADJOINT_FLOATS =
+    2 * TA * WARP_CHANNELS + TA * PADDED_STATE + WARP_CHANNELS + 3 * ADJOINT_SLOT + Maps<TA>::FLOATS;
 constexpr int MAP_FLOATS = T * 2 * PADDED_STATE;
 // Of a warp of `gradients`: six rows of channels a time or the sweep's two, B and C, two map gradients, constants.
 constexpr int ROW_FLOATS = 6 * T * WARP_CHANNELS > 2 * S * WARP_CHANNELS ? 6 * T * WARP_CHANNELS : 2 * S * WARP_CHANNELS;
-constexpr int GRADIENT_FLOATS = ROW_FLOATS + S * PADDED_STATE + 2 * MAP_FLOATS + 2 * WARP_CHANNELS;
+// Fetched rows: two stages of u delta grad_y z B C, or one of the sweep's u delta B.
+constexpr int SLOT = Rows<T>::FLOATS, MAP_SLOT = Maps<T>::FLOATS, STAGE = 4 * SLOT + 2 * MAP_SLOT;
+constexpr int SWEEP_FLOATS = 2 * Rows<S>::FLOATS + Maps<S>::FLOATS;
+constexpr int SLOT_FLOATS = 2 * STAGE > SWEEP_FLOATS ? 2 * STAGE : SWEEP_FLOATS;
+constexpr int GRADIENT_FLOATS = ROW_FLOATS + S * PADDED_STATE + 2 * MAP_FLOATS + 2 * WARP_CHANNELS + SLOT_FLOATS;
 
 // What a segment adds to the adjoint of the state entering it: sum over its times of exp(A sigma) C dy, sigma the sum
 // of the steps up to and with that time.
@@ -41,15 +57,18 @@ extern "C" __global__ void __launch_bounds__(32 * ADJOINT_WARPS, 4) segment_adjo
     if (batch >= p.batch) return;
     const Tile tile = make_tile(p, batch, tile_index / p.tiles_per_run, tile_index % p.tiles_per_run);
     float* steps = shared + threadIdx.x / 32 * ADJOINT_FLOATS;
-    float* inputs = steps + TA * WARP_CHANNELS;
-    float* dy = inputs + TA * WARP_CHANNELS;
+    float* dy = steps + TA * WARP_CHANNELS;
     float* C = dy + TA * WARP_CHANNELS;
     float* bias = C + TA * PADDED_STATE;
+    float* delta_slots = bias + WARP_CHANNELS;
+    float* gradient_slots = delta_slots + ADJOINT_SLOT;
+    float* z_slots = gradient_slots + ADJOINT_SLOT;
+    float* C_slots = z_slots + ADJOINT_SLOT;
     load_channel_constants(p, tile, p.bias, bias, lane);
 
     float A2[4][4], total[4][4], sigma[4];
     load_rates(p, tile, channel, state, A2);
-    bool decaying = p.softplus;
+    bool decaying = SOFTPLUS;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         sigma[i] = 0.f;
@@ -59,18 +78,31 @@ extern "C" __global__ void __launch_bounds__(32 * ADJOINT_WARPS, 4) segment_adjo
             decaying &= A2[i][s] <= 0.f;
         }
     }
-    const storage_t* C_rows = map_base(p.C, p.C_batch, p.C_group, tile);
+    const MapRows C_rows = C_of(p, tile);
     const i64 first = static_cast<i64>(segment) * p.segment_length;
     const int length = segment_times(p, segment);
+    const auto fetch = [&](int start) {
+        if (start < length) {
+            const int times = min(TA, length - start);
+            fetch_rows<TA>(p, tile, p.delta, p.delta_batch, p.delta_row, first + start, times, delta_slots, lane);
+            fetch_rows<TA>(p, tile, p.grad_y, p.grad_y_batch, p.grad_y_row, first + start, times, gradient_slots, lane);
+            if (GATE) fetch_rows<TA>(p, tile, p.z, p.z_batch, p.z_row, first + start, times, z_slots, lane);
+            fetch_maps<TA>(p, tile, C_rows, first + start, times, C_slots, lane);
+        }
+        close_copies();
+    };
     bool blocked = false;
+    fetch(0);
     for (int start = 0; start < length && !blocked; start += TA) {
         const int times = min(TA, length - start);
         __syncwarp();
-        load_steps<TA>(p, tile, first + start, times, bias, steps, inputs, lane);
-        load_output_gradient<TA>(p, tile, first + start, times, dy, lane);
-        load_maps<TA>(p, tile, C_rows, p.C_row, first + start, times, C, lane);
+        await_copies<0>();
+        convert_steps<TA, false>(p, tile, times, bias, delta_slots, nullptr, steps, nullptr, lane);
+        convert_output_gradient<TA>(gradient_slots, z_slots, dy, lane);
+        convert_maps<TA>(p, tile, C_rows, first + start, times, C_slots, C, lane);
         const unsigned resets = load_resets(p, tile, first + start, times, lane);
         __syncwarp();
+        fetch(start + TA);
 #pragma unroll 4
         for (int t = 0; t < TA; ++t) {
             if (resets >> t & 1u) {
@@ -114,20 +146,29 @@ extern "C" __global__ void __launch_bounds__(256) carry_adjoints(const ScanParam
     float carry = 0.f;
     if (p.grad_final_state != nullptr && real)
         carry = p.grad_final_state[(batch * p.channels + channel) * p.d_state + state];
-#pragma unroll 8
-    for (int segment = p.segments - 1; segment >= 0; --segment) {
-        const i64 index = batch * p.segments + segment;
-        float* slot = p.segment_state + state_offset(p, index, channel, state);
-        const float added = segment == 0 ? 0.f : *slot;
-        const float sigma = segment == 0 ? 0.f : p.segment_sum[index * p.channels + channel];
-        *slot = carry;
-        carry = fmaf(sigma == NOTHING_PASSES ? 0.f : exp2_unit(A2 * sigma), carry, added);
+    // Loads first: they do not wait for the chain of adjoints.
+    for (int start = p.segments - 1; start >= 0; start -= CARRY) {
+        float added[CARRY], passed[CARRY];
+#pragma unroll
+        for (int k = 0; k < CARRY; ++k) {
+            const i64 index = batch * p.segments + start - k;
+            const bool inside = start - k > 0;
+            added[k] = inside ? p.segment_state[state_offset(p, index, channel, state)] : 0.f;
+            const float sigma = inside ? p.segment_sum[index * p.channels + channel] : 0.f;
+            passed[k] = sigma == NOTHING_PASSES ? 0.f : exp2_unit(A2 * sigma);
+        }
+#pragma unroll
+        for (int k = 0; k < CARRY; ++k) {
+            if (start - k < 0) break;
+            p.segment_state[state_offset(p, batch * p.segments + start - k, channel, state)] = carry;
+            carry = fmaf(passed[k], carry, added[k]);
+        }
     }
 }
 
 // All gradients. A block walks one segment from its end, checkpoint by checkpoint: it sweeps forward leaving the state
 // before each tile in scratch, then takes the tiles backward. The warps are neighbouring tiles of channels of one run.
-extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(const ScanParams p) {
+extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCKS) gradients(const ScanParams p) {
     GENOSSM_SHARED(shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int channel = lane % CHANNEL_LANES * 4, state = lane / CHANNEL_LANES * 4;
@@ -143,6 +184,9 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
     float* maps = B + S * PADDED_STATE;
     float* bias = maps + 2 * MAP_FLOATS;
     float* skip = bias + WARP_CHANNELS;
+    float* slots = skip + WARP_CHANNELS;
+    float* sweep_u_slots = slots + Rows<S>::FLOATS;
+    float* sweep_B_slots = sweep_u_slots + Rows<S>::FLOATS;
 
     const i64 checkpoints = (p.length + p.checkpoint - 1) / p.checkpoint;
     const int parts = p.runs * p.parts_per_run;
@@ -150,9 +194,10 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
     const int tiles_in_checkpoint = p.checkpoint / T;
     float4* scratch = reinterpret_cast<float4*>(p.scratch) +
                       (static_cast<i64>(blockIdx.x) * BACKWARD_WARPS + warp) * tiles_in_checkpoint * 128 + lane;
-    const int owned_channel = owned_index<4>(lane, 16, STATE_LANES);
+    const int owned_output = owned_index<4 * GROUP>(lane, 16, STATE_LANES);
+    const int owned_sum = owned_index<8>(lane, 16, STATE_LANES);
     const int owned_map = owned_index<8>(lane, CHANNEL_LANES / 2, CHANNEL_LANES);
-    constexpr int OWNED_CHANNELS = owned_count(4, STATE_LANES), OWNED_MAPS = owned_count(8, CHANNEL_LANES);
+    constexpr int OWNED_MAPS = owned_count(8, CHANNEL_LANES);
     int buffer = 0;
 
     for (i64 item = blockIdx.x; item < items; item += gridDim.x) {
@@ -164,8 +209,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
         __syncwarp();
         load_channel_constants(p, tile, p.bias, bias, lane);
         load_channel_constants(p, tile, p.D, skip, lane);
-        const storage_t* B_rows = map_base(p.B, p.B_batch, p.B_group, tile);
-        const storage_t* C_rows = map_base(p.C, p.C_batch, p.C_group, tile);
+        const MapRows B_rows = B_of(p, tile), C_rows = C_of(p, tile);
 
         float A2[4][4], carry[4][4], grad_A[4][4];
         load_rates(p, tile, channel, state, A2);
@@ -190,13 +234,26 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
             {
                 float h[4][4];
                 load_state(p, tile, p.checkpoints, batch * checkpoints + block_time / p.checkpoint, channel, state, h);
+                const auto fetch = [&](int start) {
+                    if (start < block_length) {
+                        const i64 time = block_time + start;
+                        const int times = min(S, block_length - start);
+                        fetch_rows<S>(p, tile, p.delta, p.delta_batch, p.delta_row, time, times, slots, lane);
+                        fetch_rows<S>(p, tile, p.u, p.u_batch, p.u_row, time, times, sweep_u_slots, lane);
+                        fetch_maps<S>(p, tile, B_rows, time, times, sweep_B_slots, lane);
+                    }
+                    close_copies();
+                };
+                fetch(0);
                 for (int start = 0; start < block_length; start += S) {
                     const int times = min(S, block_length - start);
                     __syncwarp();
-                    load_steps<S>(p, tile, block_time + start, times, bias, steps, sweep_inputs, lane);
-                    load_maps<S>(p, tile, B_rows, p.B_row, block_time + start, times, B, lane);
+                    await_copies<0>();
+                    convert_steps<S, true>(p, tile, times, bias, slots, sweep_u_slots, steps, sweep_inputs, lane);
+                    convert_maps<S>(p, tile, B_rows, block_time + start, times, sweep_B_slots, B, lane);
                     const unsigned resets = load_resets(p, tile, block_time + start, times, lane);
                     __syncwarp();
+                    fetch(start + S);
 #pragma unroll 4
                     for (int t = 0; t < S; ++t) {
                         if (t % T == 0 && t < times) {
@@ -208,28 +265,44 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
                         load_four(steps + t * WARP_CHANNELS + channel, dt);
                         load_four(sweep_inputs + t * WARP_CHANNELS + channel, x);
                         load_four(B + t * PADDED_STATE + state, b);
-                        if (resets >> t & 1u) {
-#pragma unroll
-                            for (int i = 0; i < 4; ++i)
-#pragma unroll
-                                for (int s = 0; s < 4; ++s) h[i][s] = 0.f;
-                        }
+                        const float barrier = barrier_at(resets, t);
 #pragma unroll
                         for (int i = 0; i < 4; ++i)
 #pragma unroll
                             for (int s = 0; s < 4; ++s)
-                                h[i][s] = fmaf(decay<POLYNOMIAL_SWEEP>(A2[i][s] * dt[i], 4 * i + s), h[i][s], x[i] * b[s]);
+                                h[i][s] = fmaf(decay<POLYNOMIAL_SWEEP>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s), h[i][s],
+                                               x[i] * b[s]);
                     }
                 }
             }
+            // Stage: slots of u, delta, grad_y, z, B, C.
+            const auto fetch = [&](int index) {
+                if (index >= 0) {
+                    float* stage = slots + (index & 1) * STAGE;
+                    const i64 time = block_time + index * T;
+                    const int times = min(T, block_length - index * T);
+                    fetch_rows<T>(p, tile, p.u, p.u_batch, p.u_row, time, times, stage, lane);
+                    fetch_rows<T>(p, tile, p.delta, p.delta_batch, p.delta_row, time, times, stage + SLOT, lane);
+                    fetch_rows<T>(p, tile, p.grad_y, p.grad_y_batch, p.grad_y_row, time, times, stage + 2 * SLOT, lane);
+                    if (GATE) fetch_rows<T>(p, tile, p.z, p.z_batch, p.z_row, time, times, stage + 3 * SLOT, lane);
+                    fetch_maps<T>(p, tile, B_rows, time, times, stage + 4 * SLOT, lane);
+                    fetch_maps<T>(p, tile, C_rows, time, times, stage + 4 * SLOT + MAP_SLOT, lane);
+                }
+                close_copies();
+            };
+            await_copies<0>();
+            fetch(tiles - 1);
             for (int index = tiles - 1; index >= 0; --index) {
                 const i64 time = block_time + index * T;
                 const int times = min(T, block_length - index * T);
+                const float* stage = slots + (index & 1) * STAGE;
                 __syncwarp();
-                load_steps<T>(p, tile, time, times, bias, steps, inputs, lane);
-                load_output_gradient<T>(p, tile, time, times, dy, lane);
-                load_maps<T>(p, tile, B_rows, p.B_row, time, times, B, lane);
-                load_maps<T>(p, tile, C_rows, p.C_row, time, times, C, lane);
+                fetch(index - 1);
+                await_copies<1>();
+                convert_steps<T, true>(p, tile, times, bias, stage + SLOT, stage, steps, inputs, lane);
+                convert_output_gradient<T>(stage + 2 * SLOT, stage + 3 * SLOT, dy, lane);
+                convert_maps<T>(p, tile, B_rows, time, times, stage + 4 * SLOT, B, lane);
+                convert_maps<T>(p, tile, C_rows, time, times, stage + 4 * SLOT + MAP_SLOT, C, lane);
                 const unsigned resets = load_resets(p, tile, time, times, lane);
                 float h[T + 1][4][4];  // h[t + 1] is the state after time t
 #pragma unroll
@@ -239,28 +312,31 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
                 }
                 __syncwarp();
 #pragma unroll
-                for (int t = 0; t < T; ++t) {
-                    float dt[4], x[4], b[4], c[4], y[4];
-                    load_four(steps + t * WARP_CHANNELS + channel, dt);
-                    load_four(inputs + t * WARP_CHANNELS + channel, x);
-                    load_four(B + t * PADDED_STATE + state, b);
-                    load_four(C + t * PADDED_STATE + state, c);
-                    const float barrier = resets >> t & 1u ? RESET : 0.f;
+                for (int group = 0; group < T; group += GROUP) {
+                    float y[4 * GROUP];
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        y[i] = 0.f;
+                    for (int k = 0; k < GROUP; ++k) {
+                        const int t = group + k;
+                        float dt[4], x[4], b[4], c[4];
+                        load_four(steps + t * WARP_CHANNELS + channel, dt);
+                        load_four(inputs + t * WARP_CHANNELS + channel, x);
+                        load_four(B + t * PADDED_STATE + state, b);
+                        load_four(C + t * PADDED_STATE + state, c);
+                        const float barrier = barrier_at(resets, t);
 #pragma unroll
-                        for (int s = 0; s < 4; ++s) {
-                            h[t + 1][i][s] =
-                                fmaf(decay<POLYNOMIAL_GRADIENTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s), h[t][i][s], x[i] * b[s]);
-                            y[i] = fmaf(h[t + 1][i][s], c[s], y[i]);
+                        for (int i = 0; i < 4; ++i) {
+                            y[4 * k + i] = 0.f;
+#pragma unroll
+                            for (int s = 0; s < 4; ++s) {
+                                const float a = decay<POLYNOMIAL_GRADIENTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s);
+                                h[t + 1][i][s] = fmaf(a, h[t][i][s], x[i] * b[s]);
+                                if (GATE) y[4 * k + i] = fmaf(h[t + 1][i][s], c[s], y[4 * k + i]);
+                            }
                         }
                     }
-                    if (p.z != nullptr) {  // only the gradient of z needs it
-                        reduce_scatter<4>(y, lane, 16, STATE_LANES);
-#pragma unroll
-                        for (int k = 0; k < OWNED_CHANNELS; ++k)
-                            scan_y[t * WARP_CHANNELS + channel + owned_channel + k] = y[k];
+                    if (GATE) {  // only the gradient of z needs the output
+                        reduce_scatter<4 * GROUP>(y, lane, 16, STATE_LANES);
+                        store_owned<4 * GROUP>(y, owned_output, scan_y + group * WARP_CHANNELS + channel, WARP_CHANNELS);
                     }
                 }
                 float* map_gradient = maps + buffer * MAP_FLOATS;
@@ -272,38 +348,34 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
                     load_four(dy + t * WARP_CHANNELS + channel, out);
                     load_four(B + t * PADDED_STATE + state, b);
                     load_four(C + t * PADDED_STATE + state, c);
-                    const float barrier = resets >> t & 1u ? RESET : 0.f;
+                    const float barrier = barrier_at(resets, t);
                     float grad_maps[8] = {0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f, 0.f};
-                    float by_input[4], by_step[4];
+                    float sums[8];  // over states: g B of four channels, then A a g h
 #pragma unroll
                     for (int i = 0; i < 4; ++i) {
-                        by_input[i] = by_step[i] = 0.f;
+                        sums[i] = sums[4 + i] = 0.f;
 #pragma unroll
                         for (int s = 0; s < 4; ++s) {
                             const float g = fmaf(c[s], out[i], carry[i][s]);
                             grad_maps[s] = fmaf(g, x[i], grad_maps[s]);
                             grad_maps[4 + s] = fmaf(h[t + 1][i][s], out[i], grad_maps[4 + s]);
-                            by_input[i] = fmaf(g, b[s], by_input[i]);
+                            sums[i] = fmaf(g, b[s], sums[i]);
                             const float passed = g * decay<POLYNOMIAL_GRADIENTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s);
                             const float q = passed * h[t][i][s];
-                            by_step[i] = fmaf(q, A2[i][s], by_step[i]);
+                            sums[4 + i] = fmaf(q, A2[i][s], sums[4 + i]);
                             grad_A[i][s] = fmaf(q, dt[i], grad_A[i][s]);
                             carry[i][s] = passed;
                         }
                     }
                     reduce_scatter<8>(grad_maps, lane, CHANNEL_LANES / 2, CHANNEL_LANES);
-                    reduce_scatter<4>(by_input, lane, 16, STATE_LANES);
-                    reduce_scatter<4>(by_step, lane, 16, STATE_LANES);
+                    reduce_scatter<8>(sums, lane, 16, STATE_LANES);
+                    // step_sum follows input_sum at a distance of T rows
+                    store_owned<8>(sums, owned_sum, input_sum + t * WARP_CHANNELS + channel, T * WARP_CHANNELS);
 #pragma unroll
                     for (int k = 0; k < OWNED_MAPS; ++k) {
                         const int entry = owned_map + k;
                         const int column = entry < 4 ? state + entry : PADDED_STATE + state + entry - 4;
                         map_gradient[t * 2 * PADDED_STATE + column] = grad_maps[k];
-                    }
-#pragma unroll
-                    for (int k = 0; k < OWNED_CHANNELS; ++k) {
-                        input_sum[t * WARP_CHANNELS + channel + owned_channel + k] = by_input[k];
-                        step_sum[t * WARP_CHANNELS + channel + owned_channel + k] = by_step[k];
                     }
                 }
                 // One barrier a tile: the two buffers of map gradients take turns.
@@ -327,14 +399,15 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
                     const int offset = piece.time * WARP_CHANNELS + piece.channel;
                     const i64 out = (batch * p.length + piece.row) * p.channels + tile.first_channel + piece.channel;
                     float u[VECTOR], raw[VECTOR], weight[VECTOR], shift[VECTOR], g[VECTOR], by_input[VECTOR], by_step[VECTOR];
-                    load_row<ALIGNED>(at(p.u, p.u_batch, p.u_row, tile, piece), piece.count, u);
-                    load_row<ALIGNED>(at(p.delta, p.delta_batch, p.delta_row, tile, piece), piece.count, raw);
+                    const float4* own = reinterpret_cast<const float4*>(stage) + r * 32 + lane;
+                    read_slot(own, u);
+                    read_slot(own + SLOT / 4, raw);
                     load_floats(skip + piece.channel, weight);
                     load_floats(bias + piece.channel, shift);
-                    if (p.z != nullptr && piece.count > 0) {
+                    if (GATE) {
                         float z[VECTOR], gradient[VECTOR], y[VECTOR];
-                        load_row<ALIGNED>(at(p.z, p.z_batch, p.z_row, tile, piece), piece.count, z);
-                        load_row<ALIGNED>(at(p.grad_y, p.grad_y_batch, p.grad_y_row, tile, piece), piece.count, gradient);
+                        read_slot(own + 3 * SLOT / 4, z);
+                        read_slot(own + 2 * SLOT / 4, gradient);
                         load_floats(scan_y + offset, y);
 #pragma unroll
                         for (int k = 0; k < VECTOR; ++k) {
@@ -351,8 +424,8 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
 #pragma unroll
                     for (int k = 0; k < VECTOR; ++k) {
                         float step = fmaf(u[k], by_input[k], by_step[k] * LN2);
-                        if (p.softplus) step *= sigmoid(raw[k] + shift[k]);
-                        by_step[k] = k < piece.count ? step : 0.f;
+                        if (SOFTPLUS) step *= sigmoid(raw[k] + shift[k]);
+                        by_step[k] = piece.mask(k) * step;
                         by_input[k] = fmaf(dt[k], by_input[k], weight[k] * g[k]);
                         g[k] *= u[k];
                     }

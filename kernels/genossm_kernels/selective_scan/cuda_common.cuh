@@ -1,6 +1,6 @@
 // Shared by the forward and backward kernels of the selective scan. CUDA.md derives the layout.
 //
-// Macros: DTYPE, STATE_LANES (padded d_state / 4: 1 2 4 8 16), ALIGNED (16-byte rows of u delta z y and gradients),
+// Macros: DTYPE, SOFTPLUS, GATE (z is there), STATE_LANES (padded d_state / 4: 1 2 4 8 16), ALIGNED (16-byte rows of u delta z y and gradients),
 // ALIGNED_MAPS (the same of B and C), POLYNOMIAL_* (how many of a thread's 16 exponentials avoid the special unit).
 #pragma once
 #include "device.cuh"
@@ -36,7 +36,7 @@ struct ScanParams {
     int runs;            // channel runs of one group and one direction
     int tiles_per_run;   // warp tiles in a run
     int parts_per_run;   // thread blocks of the backward pass in a run
-    int segment_length, segments, checkpoint, softplus;
+    int segment_length, segments, checkpoint;
 };
 
 // Marks a segment with a reset inside: no state passes through it.
@@ -65,7 +65,10 @@ __device__ __forceinline__ i64 position(const ScanParams& p, const Tile& tile, i
     return tile.reversed ? p.length - 1 - time : time;
 }
 
-__device__ __forceinline__ float step_size(const ScanParams& p, float x) { return p.softplus ? softplus(x) : x; }
+__device__ __forceinline__ float step_size(float x) { return SOFTPLUS ? softplus(x) : x; }
+// Added to an exponent where packed sequences meet: 2^RESET is zero.
+constexpr float RESET = -1e30f;
+__device__ __forceinline__ float barrier_at(unsigned resets, int t) { return resets >> t & 1u ? RESET : 0.f; }
 
 __device__ __forceinline__ void load_channel_constants(const ScanParams& p, const Tile& tile, const float* source,
                                                        float* target, int lane) {
@@ -77,13 +80,15 @@ __device__ __forceinline__ void load_channel_constants(const ScanParams& p, cons
 struct Piece {
     int time, channel, count;
     i64 row;
+    // 1 for an element that is there, 0 for padding: a factor, since a branch an element costs more than its work.
+    __device__ __forceinline__ float mask(int k) const { return (ALIGNED ? count > 0 : k < count) ? 1.f : 0.f; }
 };
 __device__ __forceinline__ Piece make_piece(const ScanParams& p, const Tile& tile, i64 first_time, int times, int index) {
     Piece piece;
     piece.time = index / ROW_PIECES;
     piece.channel = index % ROW_PIECES * VECTOR;
     const bool inside = piece.time < times;
-    piece.count = inside ? max(0, min(VECTOR, tile.channels - piece.channel)) : 0;
+    piece.count = inside ? min(VECTOR, tile.channels - piece.channel) : 0;
     piece.row = position(p, tile, first_time + (inside ? piece.time : 0));
     return piece;
 }
@@ -92,88 +97,120 @@ __device__ __forceinline__ const storage_t* at(const storage_t* base, i64 batch_
     return base + tile.batch * batch_stride + piece.row * row_stride + tile.first_channel + piece.channel;
 }
 
-// Steps (softplus applied) and inputs times steps of TIMES rows, as floats; rows past `times` become zero, which
-// leaves any state as it is.
+// Slots for the pieces of TIMES rows; a lane reads back the pieces that it fetched itself.
 template <int TIMES>
-__device__ __forceinline__ void load_steps(const ScanParams& p, const Tile& tile, i64 first_time, int times,
-                                           const float* bias, float* steps, float* inputs, int lane) {
-    constexpr int ROUNDS = (TIMES * ROW_PIECES + 31) / 32;
-    float delta[ROUNDS][VECTOR], u[ROUNDS][VECTOR];
+struct Rows {
+    static constexpr int ROUNDS = (TIMES * ROW_PIECES + 31) / 32;
+    static constexpr int FLOATS = ROUNDS * 128;
+};
+
+template <int TIMES>
+__device__ __forceinline__ void fetch_rows(const ScanParams& p, const Tile& tile, const storage_t* base, i64 batch_stride,
+                                           i64 row_stride, i64 first_time, int times, float* slots, int lane) {
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
+    for (int r = 0; r < Rows<TIMES>::ROUNDS; ++r) {
         const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
-        load_row<ALIGNED>(at(p.delta, p.delta_batch, p.delta_row, tile, piece), piece.count, delta[r]);
-        load_row<ALIGNED>(at(p.u, p.u_batch, p.u_row, tile, piece), piece.count, u[r]);
+        fetch_row<ALIGNED>(reinterpret_cast<float4*>(slots) + r * 32 + lane,
+                           at(base, batch_stride, row_stride, tile, piece), piece.count);
     }
+}
+
+// Steps of TIMES rows, softplus applied, and inputs times steps, as floats; rows past `times` become zero, which leaves
+// any state as it is.
+template <int TIMES, bool INPUTS>
+__device__ __forceinline__ void convert_steps(const ScanParams& p, const Tile& tile, int times, const float* bias,
+                                              const float* delta_slots, const float* u_slots, float* steps,
+                                              float* inputs, int lane) {
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
-        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
-        if (piece.time >= TIMES) continue;
-        float offset[VECTOR];
+    for (int r = 0; r < Rows<TIMES>::ROUNDS; ++r) {
+        const Piece piece = make_piece(p, tile, 0, times, r * 32 + lane);
+        float step[VECTOR], u[VECTOR], offset[VECTOR];
+        read_slot(reinterpret_cast<const float4*>(delta_slots) + r * 32 + lane, step);
+        if (INPUTS) read_slot(reinterpret_cast<const float4*>(u_slots) + r * 32 + lane, u);
         load_floats(bias + piece.channel, offset);
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) {
-            const float step = k < piece.count ? step_size(p, delta[r][k] + offset[k]) : 0.f;
-            delta[r][k] = step;
-            u[r][k] *= step;
+            step[k] = piece.mask(k) * step_size(step[k] + offset[k]);
+            if (INPUTS) u[k] *= step[k];
         }
-        store_floats(steps + piece.time * WARP_CHANNELS + piece.channel, delta[r]);
-        store_floats(inputs + piece.time * WARP_CHANNELS + piece.channel, u[r]);
+        if (TIMES * ROW_PIECES % 32 != 0 && piece.time >= TIMES) continue;
+        store_floats(steps + piece.time * WARP_CHANNELS + piece.channel, step);
+        if (INPUTS) store_floats(inputs + piece.time * WARP_CHANNELS + piece.channel, u);
     }
 }
 
 // Gradient of the output before the gate.
 template <int TIMES>
-__device__ __forceinline__ void load_output_gradient(const ScanParams& p, const Tile& tile, i64 first_time, int times,
-                                                     float* target, int lane) {
-    constexpr int ROUNDS = (TIMES * ROW_PIECES + 31) / 32;
-    float gradient[ROUNDS][VECTOR], z[ROUNDS][VECTOR];
+__device__ __forceinline__ void convert_output_gradient(const float* gradient_slots, const float* z_slots, float* target,
+                                                        int lane) {
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
-        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
-        load_row<ALIGNED>(at(p.grad_y, p.grad_y_batch, p.grad_y_row, tile, piece), piece.count, gradient[r]);
-        if (p.z != nullptr) load_row<ALIGNED>(at(p.z, p.z_batch, p.z_row, tile, piece), piece.count, z[r]);
-    }
+    for (int r = 0; r < Rows<TIMES>::ROUNDS; ++r) {
+        const int index = r * 32 + lane;
+        float gradient[VECTOR], z[VECTOR];
+        read_slot(reinterpret_cast<const float4*>(gradient_slots) + index, gradient);
+        if (GATE) {
+            read_slot(reinterpret_cast<const float4*>(z_slots) + index, z);
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r) {
-        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
-        if (piece.time >= TIMES) continue;
-        if (p.z != nullptr) {
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) gradient[r][k] *= z[r][k] * sigmoid(z[r][k]);
+            for (int k = 0; k < VECTOR; ++k) gradient[k] *= z[k] * sigmoid(z[k]);
         }
-        store_floats(target + piece.time * WARP_CHANNELS + piece.channel, gradient[r]);
+        if (TIMES * ROW_PIECES % 32 != 0 && index >= TIMES * ROW_PIECES) continue;
+        store_floats(target + index / ROW_PIECES * WARP_CHANNELS + index % ROW_PIECES * VECTOR, gradient);
     }
 }
 
-// TIMES rows of B or C as floats, padded with zeros to PADDED_STATE.
+// TIMES rows of B or C: fetched into slots where rows lie in whole pieces, else read when they are converted.
+constexpr bool FETCH_MAPS = ALIGNED_MAPS && PADDED_STATE >= VECTOR;
 template <int TIMES>
-__device__ __forceinline__ void load_maps(const ScanParams& p, const Tile& tile, const storage_t* base, i64 row_stride,
-                                          i64 first_time, int times, float* target, int lane) {
-    if (ALIGNED_MAPS && PADDED_STATE >= VECTOR) {
-        constexpr int PIECES = PADDED_STATE >= VECTOR ? PADDED_STATE / VECTOR : 1;
-        constexpr int ROUNDS = (TIMES * PIECES + 31) / 32;
+struct Maps {
+    static constexpr int PIECES = PADDED_STATE >= VECTOR ? PADDED_STATE / VECTOR : 1;
+    static constexpr int ROUNDS = (TIMES * PIECES + 31) / 32;
+    static constexpr int FLOATS = FETCH_MAPS ? ROUNDS * 128 : 0;
+};
+struct MapRows {
+    const storage_t* base;
+    i64 stride;
+};
+
+template <int TIMES>
+__device__ __forceinline__ void fetch_maps(const ScanParams& p, const Tile& tile, const MapRows& rows, i64 first_time,
+                                           int times, float* slots, int lane) {
+    if (!FETCH_MAPS) return;
 #pragma unroll
-        for (int r = 0; r < ROUNDS; ++r) {
-            const int index = r * 32 + lane, time = index / PIECES, state = index % PIECES * VECTOR;
-            if (time >= TIMES) continue;
-            const bool inside = time < times && state < p.d_state;
+    for (int r = 0; r < Maps<TIMES>::ROUNDS; ++r) {
+        const int index = r * 32 + lane, time = index / Maps<TIMES>::PIECES, state = index % Maps<TIMES>::PIECES * VECTOR;
+        const bool inside = time < times && state < p.d_state;
+        const i64 row = position(p, tile, first_time + (inside ? time : 0));
+        fetch_row<true>(reinterpret_cast<float4*>(slots) + index, rows.base + row * rows.stride + state, inside ? VECTOR : 0);
+    }
+}
+
+// As floats, padded with zeros to PADDED_STATE.
+template <int TIMES>
+__device__ __forceinline__ void convert_maps(const ScanParams& p, const Tile& tile, const MapRows& rows, i64 first_time,
+                                             int times, const float* slots, float* target, int lane) {
+    if (FETCH_MAPS) {
+#pragma unroll
+        for (int r = 0; r < Maps<TIMES>::ROUNDS; ++r) {
+            const int index = r * 32 + lane;
             float values[VECTOR];
-            const i64 row = position(p, tile, first_time + (inside ? time : 0));
-            load_row<true>(base + row * row_stride + state, inside ? VECTOR : 0, values);
-            store_floats(target + time * PADDED_STATE + state, values);
+            read_slot(reinterpret_cast<const float4*>(slots) + index, values);
+            if (TIMES * Maps<TIMES>::PIECES % 32 != 0 && index >= TIMES * Maps<TIMES>::PIECES) continue;
+            store_floats(target + index * VECTOR, values);
         }
     } else {
         for (int index = lane; index < TIMES * PADDED_STATE; index += 32) {
             const int time = index / PADDED_STATE, state = index % PADDED_STATE;
             const bool inside = time < times && state < p.d_state;
             const i64 row = position(p, tile, first_time + (inside ? time : 0));
-            target[index] = inside ? to_float(base[row * row_stride + state]) : 0.f;
+            target[index] = inside ? to_float(rows.base[row * rows.stride + state]) : 0.f;
         }
     }
 }
-__device__ __forceinline__ const storage_t* map_base(const storage_t* base, i64 batch, i64 group, const Tile& tile) {
-    return base + tile.batch * batch + tile.group * group;
+__device__ __forceinline__ MapRows B_of(const ScanParams& p, const Tile& tile) {
+    return {p.B + tile.batch * p.B_batch + tile.group * p.B_group, p.B_row};
+}
+__device__ __forceinline__ MapRows C_of(const ScanParams& p, const Tile& tile) {
+    return {p.C + tile.batch * p.C_batch + tile.group * p.C_group, p.C_row};
 }
 
 // A bit for each time of the tile where packed sequences meet: the state is zeroed before it.
@@ -229,6 +266,22 @@ __device__ __forceinline__ void store_user_state(const ScanParams& p, const Tile
         for (int s = 0; s < 4; ++s)
             if (channel + i < tile.channels && state + s < p.d_state)
                 base[(index * p.channels + tile.first_channel + channel + i) * p.d_state + state + s] = h[i][s];
+}
+
+// Writes what a lane owns of COUNT = 4 x times sums (reduce_scatter over the states) to rows of channels.
+template <int COUNT>
+__device__ __forceinline__ void store_owned(const float (&values)[COUNT], int owned, float* rows, int row_floats) {
+    constexpr int OWNED = owned_count(COUNT, STATE_LANES);
+    if (OWNED >= 4) {
+#pragma unroll
+        for (int k = 0; k < OWNED; k += 4) {
+            const float four[4] = {values[k], values[k + 1], values[k + 2], values[k + 3]};
+            store_four(rows + (owned + k) / 4 * row_floats, four);
+        }
+    } else {
+#pragma unroll
+        for (int k = 0; k < OWNED; ++k) rows[(owned + k) / 4 * row_floats + (owned + k) % 4] = values[k];
+    }
 }
 
 // A in units of log2 e, so that a decay is 2^(A dt).

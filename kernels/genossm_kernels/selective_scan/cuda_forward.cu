@@ -8,19 +8,22 @@
 #define FORWARD_WARPS 4
 #endif
 #ifndef POLYNOMIAL_STATES
-#define POLYNOMIAL_STATES 4
+#define POLYNOMIAL_STATES 0
 #endif
 #ifndef POLYNOMIAL_OUTPUTS
-#define POLYNOMIAL_OUTPUTS 2
+#define POLYNOMIAL_OUTPUTS 0
 #endif
 #ifndef FORWARD_BLOCKS
 #define FORWARD_BLOCKS 4
 #endif
 constexpr int T = FORWARD_TILE;
+constexpr int CARRY = 16;  // segments whose states are loaded at once
+constexpr int GROUP = 4;   // times whose outputs are summed over the states together
 
 // Floats of shared memory a warp uses; the host computes the same.
-constexpr int STATE_FLOATS = 2 * T * WARP_CHANNELS + T * PADDED_STATE + WARP_CHANNELS;
-constexpr int OUTPUT_FLOATS = 2 * T * WARP_CHANNELS + 2 * T * PADDED_STATE + 2 * WARP_CHANNELS;
+constexpr int SLOT = Rows<T>::FLOATS, MAP_SLOT = Maps<T>::FLOATS;
+constexpr int STATE_FLOATS = 2 * T * WARP_CHANNELS + T * PADDED_STATE + WARP_CHANNELS + 2 * SLOT + MAP_SLOT;
+constexpr int OUTPUT_FLOATS = 2 * T * WARP_CHANNELS + 2 * T * PADDED_STATE + 2 * WARP_CHANNELS + 3 * SLOT + 2 * MAP_SLOT;
 
 struct WarpWork {
     Tile tile;
@@ -55,11 +58,14 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
     float* inputs = steps + T * WARP_CHANNELS;
     float* B = inputs + T * WARP_CHANNELS;
     float* bias = B + T * PADDED_STATE;
+    float* delta_slots = bias + WARP_CHANNELS;
+    float* u_slots = delta_slots + SLOT;
+    float* B_slots = u_slots + SLOT;
     load_channel_constants(p, tile, p.bias, bias, lane);
 
     float A2[4][4], total[4][4], sigma[4];
     load_rates(p, tile, channel, state, A2);
-    bool decaying = p.softplus;  // only then do later terms shrink for certain
+    bool decaying = SOFTPLUS;  // only then do later terms shrink for certain
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         sigma[i] = 0.f;
@@ -69,15 +75,26 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
             decaying &= A2[i][s] <= 0.f;
         }
     }
-    const storage_t* B_rows = map_base(p.B, p.B_batch, p.B_group, tile);
+    const MapRows B_rows = B_of(p, tile);
     const i64 first = static_cast<i64>(work.segment) * p.segment_length;
+    const auto fetch = [&](int start) {  // all of a segment's times but the last segment's are there
+        if (start >= 0) {
+            fetch_rows<T>(p, tile, p.delta, p.delta_batch, p.delta_row, first + start, T, delta_slots, lane);
+            fetch_rows<T>(p, tile, p.u, p.u_batch, p.u_row, first + start, T, u_slots, lane);
+            fetch_maps<T>(p, tile, B_rows, first + start, T, B_slots, lane);
+        }
+        close_copies();
+    };
     bool blocked = false;
+    fetch(p.segment_length - T);
     for (int start = p.segment_length - T; start >= 0 && !blocked; start -= T) {
         __syncwarp();
-        load_steps<T>(p, tile, first + start, T, bias, steps, inputs, lane);
-        load_maps<T>(p, tile, B_rows, p.B_row, first + start, T, B, lane);
+        await_copies<0>();
+        convert_steps<T, true>(p, tile, T, bias, delta_slots, u_slots, steps, inputs, lane);
+        convert_maps<T>(p, tile, B_rows, first + start, T, B_slots, B, lane);
         const unsigned resets = load_resets(p, tile, first + start, T, lane);
         __syncwarp();
+        fetch(start - T);
 #pragma unroll 4
         for (int t = T - 1; t >= 0; --t) {
             float dt[4], x[4], b[4];
@@ -120,15 +137,23 @@ extern "C" __global__ void __launch_bounds__(256) carry_states(const ScanParams 
     const float A2 = real ? p.A[static_cast<i64>(channel) * p.d_state + state] * LOG2E : 0.f;
     float h = 0.f;
     if (p.initial_state != nullptr && real) h = p.initial_state[(batch * p.channels + channel) * p.d_state + state];
-#pragma unroll 8
-    for (int segment = 0; segment < p.segments; ++segment) {
-        const i64 index = batch * p.segments + segment;
-        float* slot = p.segment_state + state_offset(p, index, channel, state);
-        const bool last = segment == p.segments - 1;
-        const float added = last ? 0.f : *slot;
-        const float sigma = last ? 0.f : p.segment_sum[index * p.channels + channel];
-        *slot = h;
-        h = fmaf(sigma == NOTHING_PASSES ? 0.f : exp2_unit(A2 * sigma), h, added);
+    // Loads first: they do not wait for the chain of states.
+    for (int start = 0; start < p.segments; start += CARRY) {
+        float added[CARRY], passed[CARRY];
+#pragma unroll
+        for (int k = 0; k < CARRY; ++k) {
+            const i64 index = batch * p.segments + start + k;
+            const bool inside = start + k < p.segments - 1;
+            added[k] = inside ? p.segment_state[state_offset(p, index, channel, state)] : 0.f;
+            const float sigma = inside ? p.segment_sum[index * p.channels + channel] : 0.f;
+            passed[k] = sigma == NOTHING_PASSES ? 0.f : exp2_unit(A2 * sigma);
+        }
+#pragma unroll
+        for (int k = 0; k < CARRY; ++k) {
+            if (start + k >= p.segments) break;
+            p.segment_state[state_offset(p, batch * p.segments + start + k, channel, state)] = h;
+            h = fmaf(passed[k], h, added[k]);
+        }
     }
 }
 
@@ -145,6 +170,11 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
     float* C = B + T * PADDED_STATE;
     float* bias = C + T * PADDED_STATE;
     float* skip = bias + WARP_CHANNELS;
+    float* delta_slots = skip + WARP_CHANNELS;
+    float* u_slots = delta_slots + SLOT;
+    float* z_slots = u_slots + SLOT;
+    float* B_slots = z_slots + SLOT;
+    float* C_slots = B_slots + MAP_SLOT;
     load_channel_constants(p, tile, p.bias, bias, lane);
     load_channel_constants(p, tile, p.D, skip, lane);
 
@@ -155,70 +185,82 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
     else
         load_user_state(p, tile, p.initial_state, tile.batch, channel, state, h);
 
-    const storage_t* B_rows = map_base(p.B, p.B_batch, p.B_group, tile);
-    const storage_t* C_rows = map_base(p.C, p.C_batch, p.C_group, tile);
+    const MapRows B_rows = B_of(p, tile), C_rows = C_of(p, tile);
     const i64 first = static_cast<i64>(work.segment) * p.segment_length;
     const int length = segment_times(p, work.segment);
-    const int owned = owned_index<4>(lane, 16, STATE_LANES);
+    const int owned = owned_index<4 * GROUP>(lane, 16, STATE_LANES);
     const i64 checkpoints = (p.length + p.checkpoint - 1) / p.checkpoint;
+    const auto fetch = [&](int start) {
+        if (start < length) {
+            const int times = min(T, length - start);
+            fetch_rows<T>(p, tile, p.delta, p.delta_batch, p.delta_row, first + start, times, delta_slots, lane);
+            fetch_rows<T>(p, tile, p.u, p.u_batch, p.u_row, first + start, times, u_slots, lane);
+            fetch_maps<T>(p, tile, B_rows, first + start, times, B_slots, lane);
+            fetch_maps<T>(p, tile, C_rows, first + start, times, C_slots, lane);
+        }
+        close_copies();
+    };
+    fetch(0);
     for (int start = 0; start < length; start += T) {
         const i64 time = first + start;
         const int times = min(T, length - start);
         if (p.checkpoints != nullptr && time % p.checkpoint == 0)
             store_state(p, tile, p.checkpoints, tile.batch * checkpoints + time / p.checkpoint, channel, state, h);
         __syncwarp();
-        load_steps<T>(p, tile, time, times, bias, steps, inputs, lane);
-        load_maps<T>(p, tile, B_rows, p.B_row, time, times, B, lane);
-        load_maps<T>(p, tile, C_rows, p.C_row, time, times, C, lane);
+        if (GATE) fetch_rows<T>(p, tile, p.z, p.z_batch, p.z_row, time, times, z_slots, lane);
+        close_copies();
+        await_copies<1>();
+        convert_steps<T, true>(p, tile, times, bias, delta_slots, u_slots, steps, inputs, lane);
+        convert_maps<T>(p, tile, B_rows, time, times, B_slots, B, lane);
+        convert_maps<T>(p, tile, C_rows, time, times, C_slots, C, lane);
         const unsigned resets = load_resets(p, tile, time, times, lane);
+        uint4 u_bits[Rows<T>::ROUNDS];  // the skip needs u after its slots are overwritten
+#pragma unroll
+        for (int r = 0; r < Rows<T>::ROUNDS; ++r) u_bits[r] = reinterpret_cast<const uint4*>(u_slots)[r * 32 + lane];
         __syncwarp();
-#pragma unroll 4
-        for (int t = 0; t < T; ++t) {
-            float dt[4], x[4], b[4], c[4], y[4];
-            load_four(steps + t * WARP_CHANNELS + channel, dt);
-            load_four(inputs + t * WARP_CHANNELS + channel, x);
-            load_four(B + t * PADDED_STATE + state, b);
-            load_four(C + t * PADDED_STATE + state, c);
-            if (resets >> t & 1u) {
+        fetch(start + T);
+#pragma unroll 1
+        for (int group = 0; group < T; group += GROUP) {
+            float y[4 * GROUP];
 #pragma unroll
-                for (int i = 0; i < 4; ++i)
+            for (int k = 0; k < GROUP; ++k) {
+                const int t = group + k;
+                float dt[4], x[4], b[4], c[4];
+                load_four(steps + t * WARP_CHANNELS + channel, dt);
+                load_four(inputs + t * WARP_CHANNELS + channel, x);
+                load_four(B + t * PADDED_STATE + state, b);
+                load_four(C + t * PADDED_STATE + state, c);
+                const float barrier = barrier_at(resets, t);
 #pragma unroll
-                    for (int s = 0; s < 4; ++s) h[i][s] = 0.f;
-            }
+                for (int i = 0; i < 4; ++i) {
+                    y[4 * k + i] = 0.f;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                y[i] = 0.f;
-#pragma unroll
-                for (int s = 0; s < 4; ++s) {
-                    h[i][s] = fmaf(decay<POLYNOMIAL_OUTPUTS>(A2[i][s] * dt[i], 4 * i + s), h[i][s], x[i] * b[s]);
-                    y[i] = fmaf(h[i][s], c[s], y[i]);
+                    for (int s = 0; s < 4; ++s) {
+                        const float a = decay<POLYNOMIAL_OUTPUTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s);
+                        h[i][s] = fmaf(a, h[i][s], x[i] * b[s]);
+                        y[4 * k + i] = fmaf(h[i][s], c[s], y[4 * k + i]);
+                    }
                 }
             }
-            reduce_scatter<4>(y, lane, 16, STATE_LANES);
-            float* row = inputs + t * WARP_CHANNELS + channel + owned;
-#pragma unroll
-            for (int k = 0; k < owned_count(4, STATE_LANES); ++k) row[k] = y[k];
+            reduce_scatter<4 * GROUP>(y, lane, 16, STATE_LANES);
+            store_owned<4 * GROUP>(y, owned, inputs + group * WARP_CHANNELS + channel, WARP_CHANNELS);
         }
         __syncwarp();
-        constexpr int ROUNDS = (T * ROW_PIECES + 31) / 32;
-        float u[ROUNDS][VECTOR], z[ROUNDS][VECTOR];
+        await_copies<1>();
 #pragma unroll
-        for (int r = 0; r < ROUNDS; ++r) {
+        for (int r = 0; r < Rows<T>::ROUNDS; ++r) {
             const Piece piece = make_piece(p, tile, time, times, r * 32 + lane);
-            load_row<ALIGNED>(at(p.u, p.u_batch, p.u_row, tile, piece), p.D == nullptr ? 0 : piece.count, u[r]);
-            load_row<ALIGNED>(at(p.z, p.z_batch, p.z_row, tile, piece), p.z == nullptr ? 0 : piece.count, z[r]);
-        }
-#pragma unroll
-        for (int r = 0; r < ROUNDS; ++r) {
-            const Piece piece = make_piece(p, tile, time, times, r * 32 + lane);
-            if (piece.count == 0) continue;
+            float u[VECTOR], z[VECTOR];
+            load_row<true>(reinterpret_cast<const storage_t*>(&u_bits[r]), VECTOR, u);
+            if (GATE) read_slot(reinterpret_cast<const float4*>(z_slots) + r * 32 + lane, z);
+            if (piece.count <= 0) continue;
             float y[VECTOR], weight[VECTOR];
             load_floats(inputs + piece.time * WARP_CHANNELS + piece.channel, y);
             load_floats(skip + piece.channel, weight);
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) {
-                y[k] = fmaf(weight[k], u[r][k], y[k]);
-                if (p.z != nullptr) y[k] *= z[r][k] * sigmoid(z[r][k]);
+                y[k] = fmaf(weight[k], u[k], y[k]);
+                if (GATE) y[k] *= z[k] * sigmoid(z[k]);
             }
             store_row<ALIGNED>(p.y + tile.batch * p.y_batch + piece.row * p.y_row + tile.first_channel + piece.channel,
                                piece.count, y);

@@ -17,7 +17,7 @@ _STRIDES = (
 )
 _COUNTS = (
     "batch", "channels", "d_state", "groups", "blocks", "runs", "tiles_per_run", "parts_per_run", "segment_length",
-    "segments", "checkpoint", "softplus",
+    "segments", "checkpoint",
 )
 
 
