@@ -28,7 +28,17 @@ _HOME = {
     "WindowDataset": "dataset",
     "parse_regions": "regions",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "CausalCollator",
+    "GenomeDataModule",
+    "RandomWindows",
+    "Splits",
+    "TiledWindows",
+    "WindowDataset",
+    "parse_regions",
+]
 
 
 def __getattr__(name: str) -> Any:

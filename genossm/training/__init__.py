@@ -21,7 +21,14 @@ _HOME = {
     "parameter_groups": "optim",
     "train": "run",
 }
-__all__ = sorted(_HOME)
+__all__ = [
+    "LanguageModelTraining",
+    "TrainConfig",
+    "TrainResult",
+    "load_train_config",
+    "parameter_groups",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

