@@ -142,6 +142,9 @@ def _place_directory(temporary: Path, target: Path, *, force: bool) -> None:
             # A rename does not replace what holds something: another writer was quicker. Without `force` the next
             # round says so.
             if error.errno not in _TAKEN:
+                if aside is not None:
+                    os.rename(aside, target)
+                    aside = None
                 raise
         finally:
             _remove(aside)

@@ -92,20 +92,33 @@ def _unpacker(metadata: dict[str, Any]) -> Unpack | None:
     keys = metadata["chunk_key_encoding"]
     if keys["name"] != "default" or keys.get("configuration", {}).get("separator", "/") != "/":
         return None
-    match [codec["name"] for codec in metadata["codecs"]]:
-        case ["bytes"]:
-            return _copy
-        case ["bytes", "blosc"]:
-            from numcodecs.blosc import decompress
-        case ["bytes", "zstd"]:
-            from numcodecs.zstd import decompress
-        case _:
-            return None
-    return decompress
+    names = tuple(codec["name"] for codec in metadata["codecs"])
+    return {("bytes",): _unpack_plain, ("bytes", "blosc"): _unpack_blosc, ("bytes", "zstd"): _unpack_zstd}.get(names)
 
 
-def _copy(packed: bytes, out: npt.NDArray[np.uint8]) -> None:
+def _unpack_plain(packed: bytes, out: npt.NDArray[np.uint8]) -> None:
+    _require_length(len(packed), len(out))
     out[:] = np.frombuffer(packed, dtype=np.uint8)
+
+
+def _unpack_blosc(packed: bytes, out: npt.NDArray[np.uint8]) -> None:
+    from numcodecs.blosc import decompress
+
+    # Blosc believes its header; a file that was cut off would be read past its end.
+    _require_length(len(packed), int.from_bytes(packed[12:16], "little"))
+    _require_length(int.from_bytes(packed[4:8], "little"), len(out))
+    decompress(packed, out)
+
+
+def _unpack_zstd(packed: bytes, out: npt.NDArray[np.uint8]) -> None:
+    from numcodecs.zstd import decompress
+
+    _unpack_plain(decompress(packed), out)
+
+
+def _require_length(found: int, wanted: int) -> None:
+    if found != wanted:
+        raise ValueError(f"{found} bytes, wanted {wanted}")
 
 
 def _through_zarr(path: Path, start: int, end: int) -> memoryview:

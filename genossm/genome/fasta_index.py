@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import struct
 import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +23,10 @@ from genossm.genome.raw import Packing
 
 @dataclass(frozen=True)
 class FastaIndex:
-    """Where the index files are; `keeper` deletes a temporary folder when nobody needs it any more."""
+    """Where the index files are; temporary ones go when this object does."""
 
     fai: Path
     gzi: Path | None
-    keeper: tempfile.TemporaryDirectory[str] | None = None
 
 
 def index_for(path: Path, packing: Packing) -> FastaIndex:
@@ -46,11 +47,11 @@ def index_for(path: Path, packing: Packing) -> FastaIndex:
         folder.mkdir(parents=True, exist_ok=True)
         return _write(cached, fai, gzi)
     except OSError:
-        keeper = tempfile.TemporaryDirectory(prefix="genossm-index-")
-        name = Path(keeper.name) / "genome"
-        return _write(
-            FastaIndex(name.with_suffix(".fai"), name.with_suffix(".gzi") if compressed else None, keeper), fai, gzi
-        )
+        temporary = tempfile.mkdtemp(prefix="genossm-index-")
+        name = Path(temporary) / "genome"
+        index = FastaIndex(name.with_suffix(".fai"), name.with_suffix(".gzi") if compressed else None)
+        weakref.finalize(index, shutil.rmtree, temporary, ignore_errors=True)
+        return _write(index, fai, gzi)
 
 
 def _cache_folder() -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genossm.core.errors import ContigNotFoundError, InputFileError, IntervalError
+from genossm.core.errors import ContigNotFoundError, IntervalError
 from genossm.genome.names import ContigNames
 from genossm.genome.runs import Runs, reference_digest
 from genossm.genome.source import Source
@@ -171,7 +171,7 @@ class Genome:
         if out is None:
             out = np.empty(len(interval), dtype=np.uint8)
         elif out.dtype != np.uint8 or out.shape != (len(interval),):
-            raise InputFileError(f"out: got {out.dtype} {out.shape}, wanted uint8 ({len(interval)},).")
+            raise IntervalError(f"{interval}, out: got {out.dtype} {out.shape}, wanted uint8 ({len(interval)},).")
         # The minus strand is written backwards through a reversed view: no second pass over the window.
         target = out
         if interval.strand == "-":

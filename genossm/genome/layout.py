@@ -57,7 +57,7 @@ class StoreAttributes:
 def array_path(group: str, contig: str) -> str:
     """Where an array of a contig is; letters that file systems or Zarr keep for themselves are percent-encoded."""
     name = quote(contig, safe="")
-    if name.startswith((".", "__")):
+    if name.startswith((".", "__")) or name == "zarr.json":
         name = f"%{ord(name[0]):02X}{name[1:]}"
     return f"{group}/{name}"
 

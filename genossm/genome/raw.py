@@ -54,7 +54,8 @@ def require_end_block(path: Path) -> None:
 def pieces(path: Path, on_block: Callable[[int, int], None] | None = None) -> Iterator[bytes]:
     """The unpacked bytes of a file, piece by piece.
 
-    on_block: for bgzip, called with (offset in the file, offset in the unpacked bytes) at the start of each block.
+    on_block: for bgzip, called with (offset in the file, offset in the unpacked bytes) at the start of each block
+        that is not empty.
     Raises: InputFileError if the file is cut off or damaged.
     """
     packing = packing_of(path)
@@ -89,7 +90,7 @@ def _blocks(handle: BinaryIO, path: Path, on_block: Callable[[int, int], None] |
             raise InputFileError(
                 f"{path} is damaged: the checksum of the block at byte {packed} is wrong. Fetch it again."
             )
-        if on_block:
+        if on_block and data:
             on_block(packed, unpacked)
         packed, unpacked, last = packed + size, unpacked + len(data), header + extra + rest
         if data:

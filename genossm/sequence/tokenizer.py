@@ -212,7 +212,7 @@ def translate_into(letters: bytes | bytearray | memoryview, table: bytes, out: n
 def _as_bytes(sequence: Letters) -> bytes | bytearray | memoryview:
     if isinstance(sequence, str):
         # Letters beyond ASCII must stay one token each, so they become a byte that no table knows.
-        return sequence.encode("ascii", errors="replace") if sequence.isascii() else _one_byte_each(sequence)
+        return sequence.encode("ascii") if sequence.isascii() else _one_byte_each(sequence)
     if isinstance(sequence, np.ndarray):
         if sequence.dtype != np.uint8 or sequence.ndim != 1:
             raise TokenizerError(
