@@ -91,6 +91,7 @@ class _Layout:
         maps = _SWEEP_TILE * self.padded_state + 2 * _GRADIENT_TILE * 2 * self.padded_state
         aligned = macros["ALIGNED_MAPS"]
         stage = 4 * self.row_slots(_GRADIENT_TILE, item_size) + 2 * self.map_slots(_GRADIENT_TILE, item_size, aligned)
+        stage += 512  # the state before the tile
         sweep = 2 * self.row_slots(_SWEEP_TILE, item_size) + self.map_slots(_SWEEP_TILE, item_size, aligned)
         return 4 * (rows + maps + 2 * self.warp_channels + max(2 * stage, sweep))
 

@@ -38,8 +38,8 @@ constexpr int ADJOINT_FLOATS =
 constexpr int MAP_FLOATS = T * 2 * PADDED_STATE;
 // Of a warp of `gradients`: six rows of channels a time or the sweep's two, B and C, two map gradients, constants.
 constexpr int ROW_FLOATS = 6 * T * WARP_CHANNELS > 2 * S * WARP_CHANNELS ? 6 * T * WARP_CHANNELS : 2 * S * WARP_CHANNELS;
-// Fetched rows: two stages of u delta grad_y z B C, or one of the sweep's u delta B.
-constexpr int SLOT = Rows<T>::FLOATS, MAP_SLOT = Maps<T>::FLOATS, STAGE = 4 * SLOT + 2 * MAP_SLOT;
+// Fetched rows: two stages of u delta grad_y z B C and the state before the tile, or one of the sweep's u delta B.
+constexpr int SLOT = Rows<T>::FLOATS, MAP_SLOT = Maps<T>::FLOATS, STATE_SLOT = 4 * SLOT + 2 * MAP_SLOT, STAGE = STATE_SLOT + 512;
 constexpr int SWEEP_FLOATS = 2 * Rows<S>::FLOATS + Maps<S>::FLOATS;
 constexpr int SLOT_FLOATS = 2 * STAGE > SWEEP_FLOATS ? 2 * STAGE : SWEEP_FLOATS;
 constexpr int GRADIENT_FLOATS = ROW_FLOATS + S * PADDED_STATE + 2 * MAP_FLOATS + 2 * WARP_CHANNELS + SLOT_FLOATS;
@@ -275,7 +275,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCK
                     }
                 }
             }
-            // Stage: slots of u, delta, grad_y, z, B, C.
+            // Stage: slots of u, delta, grad_y, z, B, C, state.
             const auto fetch = [&](int index) {
                 if (index >= 0) {
                     float* stage = slots + (index & 1) * STAGE;
@@ -287,10 +287,15 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCK
                     if (GATE) fetch_rows<T>(p, tile, p.z, p.z_batch, p.z_row, time, times, stage + 3 * SLOT, lane);
                     fetch_maps<T>(p, tile, B_rows, time, times, stage + 4 * SLOT, lane);
                     fetch_maps<T>(p, tile, C_rows, time, times, stage + 4 * SLOT + MAP_SLOT, lane);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        copy_async(reinterpret_cast<float4*>(stage + STATE_SLOT) + i * 32 + lane,
+                                   scratch + (index * 4 + i) * 32, true);
                 }
                 close_copies();
             };
             await_copies<0>();
+            __threadfence();  // the copies read what this lane's stores left in scratch
             fetch(tiles - 1);
             for (int index = tiles - 1; index >= 0; --index) {
                 const i64 time = block_time + index * T;
@@ -307,7 +312,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCK
                 float h[T + 1][4][4];  // h[t + 1] is the state after time t
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                    const float4 four = scratch[(index * 4 + i) * 32];
+                    const float4 four = reinterpret_cast<const float4*>(stage + STATE_SLOT)[i * 32 + lane];
                     h[0][i][0] = four.x, h[0][i][1] = four.y, h[0][i][2] = four.z, h[0][i][3] = four.w;
                 }
                 __syncwarp();

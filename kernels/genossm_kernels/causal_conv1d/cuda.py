@@ -1,0 +1,132 @@
+"""The GPU back end: CUDA C++ compiled at run time (cuda_kernels.cu)."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from genossm_kernels._cuda.launch import Launcher, launcher_for, unavailable_reason
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvGradients
+
+_SOURCE = Path(__file__).parent / "cuda_kernels.cu"
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_WIDEST = 8
+_LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
+_THREADS = 128
+_SHORTEST_CHUNK, _LONGEST_CHUNK = 16, 256
+_THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
+
+# fmt: off
+_POINTERS = (
+    "x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx",
+    "y", "final_state", "grad_x", "grad_initial_state", "weight_partial",
+)
+_STRIDES = ("x_batch", "x_row", "y_batch", "y_row", "grad_y_batch", "grad_y_row", "length")
+_COUNTS = ("batch", "channels", "blocks", "pieces_per_block", "chunk", "chunks")
+# fmt: on
+
+
+class ConvParameters(ctypes.Structure):
+    """`ConvParams` of cuda_kernels.cu: the same fields in the same order."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in _STRIDES),
+        ("reversed_blocks", ctypes.c_uint64),
+        *((name, ctypes.c_int32) for name in _COUNTS),
+    )
+
+
+def unavailable(arguments: ConvArguments) -> str | None:
+    """None if this device and these arguments are within what the kernels do."""
+    if arguments.x.dtype not in _DTYPES:
+        return f"it takes float32, bfloat16 and float16, not {arguments.x.dtype}"
+    if arguments.weight.shape[1] > _WIDEST:
+        return f"it takes a width up to {_WIDEST}, not {arguments.weight.shape[1]}"
+    if len(arguments.reverse) > _LARGEST_BLOCKS:
+        return f"it takes up to {_LARGEST_BLOCKS} blocks of channels in `reverse`, not {len(arguments.reverse)}"
+    return unavailable_reason(arguments.x.device)
+
+
+def forward(
+    arguments: ConvArguments,
+    *,
+    need_backward: bool,  # noqa: ARG001  (nothing is kept either way)
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """y and the final state; the backward pass recomputes what it needs from the inputs."""
+    launcher = launcher_for(arguments.x.device)
+    x, width = arguments.x, arguments.weight.shape[1]
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    final_state = torch.empty(x.shape[0], width - 1, x.shape[2], dtype=x.dtype, device=x.device)
+    parameters, threads = _parameters(arguments, launcher)
+    parameters.y, parameters.y_batch, parameters.y_row = y.data_ptr(), y.stride(0), y.stride(1)
+    parameters.final_state = final_state.data_ptr()
+    module = launcher.module(_SOURCE, _macros(arguments, (x,)))
+    module.launch("convolve", -(-threads // _THREADS), _THREADS, 0, parameters)
+    return y, final_state, ()
+
+
+def backward(
+    arguments: ConvArguments,
+    saved: tuple[Tensor, ...],  # noqa: ARG001
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+) -> ConvGradients:
+    """All gradients, each sum in a fixed order: the same bits every time."""
+    launcher = launcher_for(arguments.x.device)
+    x, weight = arguments.x, arguments.weight
+    channels, width = weight.shape
+    parameters, threads = _parameters(arguments, launcher)
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    grad_initial = None if arguments.initial_state is None else torch.empty_like(arguments.initial_state)
+    chunks = x.shape[0] * parameters.chunks
+    partial = torch.empty(chunks, channels, width + 1, dtype=torch.float32, device=x.device)
+    parameters.grad_y, parameters.grad_y_batch, parameters.grad_y_row = grad_y.data_ptr(), *grad_y.stride()[:2]
+    if grad_final_state is not None:
+        parameters.grad_final_state = grad_final_state.data_ptr()
+    parameters.grad_x, parameters.weight_partial = grad_x.data_ptr(), partial.data_ptr()
+    if grad_initial is not None:
+        parameters.grad_initial_state = grad_initial.data_ptr()
+    module = launcher.module(_SOURCE, _macros(arguments, (x, grad_y)))
+    module.launch("convolve_gradients", -(-threads // _THREADS), _THREADS, 0, parameters)
+    sums = partial.sum(dim=0)
+    bias = None if arguments.bias is None else sums[:, width].contiguous()
+    return ConvGradients(x=grad_x, weight=sums[:, :width].contiguous(), bias=bias, initial_state=grad_initial)
+
+
+def _parameters(arguments: ConvArguments, launcher: Launcher) -> tuple[ConvParameters, int]:
+    """The parameters common to both passes, and the number of threads that share the work."""
+    a, x = arguments, arguments.x
+    p = ConvParameters()
+    for name in ("x", "weight", "bias", "initial_state", "seq_idx"):
+        tensor: Tensor | None = getattr(a, name)
+        setattr(p, name, None if tensor is None else tensor.data_ptr())
+    p.x_batch, p.x_row = x.stride()[:2]
+    p.batch, p.length, p.channels = x.shape
+    p.blocks = len(a.reverse)
+    p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
+    vector = 16 // x.element_size()
+    p.pieces_per_block = -(-(p.channels // p.blocks) // vector)
+    pieces = p.batch * p.blocks * p.pieces_per_block
+    wanted = max(1, launcher.multiprocessors * _THREADS_WANTED // pieces)
+    p.chunk = min(_LONGEST_CHUNK, max(_SHORTEST_CHUNK, -(-p.length // wanted)))
+    p.chunks = -(-p.length // p.chunk)
+    return p, pieces * p.chunks
+
+
+def _macros(arguments: ConvArguments, rows: tuple[Tensor, ...]) -> dict[str, int]:
+    """What the source is compiled for. `rows` are the tensors whose channels may be read 16 bytes at a time."""
+    vector = 16 // arguments.x.element_size()
+    block_length = arguments.x.shape[2] // len(arguments.reverse)
+    whole = block_length % vector == 0 and all(
+        row.data_ptr() % 16 == 0 and all(stride % vector == 0 for stride in row.stride()[:-1]) for row in rows
+    )
+    return {
+        "DTYPE": _DTYPES[arguments.x.dtype],
+        "WIDTH": arguments.weight.shape[1],
+        "SILU": int(arguments.silu),
+        "ALIGNED": int(whole),
+    }

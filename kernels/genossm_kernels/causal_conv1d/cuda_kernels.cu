@@ -1,0 +1,231 @@
+// Causal depthwise convolution with SiLU, forward and backward. A thread owns VECTOR neighbouring channels and walks
+// a chunk of times with the last WIDTH inputs in registers, so each input is read once (and WIDTH - 1 rows twice).
+//
+// Macros: DTYPE, WIDTH, SILU, ALIGNED (all rows in whole 16-byte pieces).
+#include "device.cuh"
+
+struct ConvParams {
+    const storage_t *x, *grad_y, *initial_state, *grad_final_state;
+    const float *weight, *bias;
+    const int* seq_idx;
+    storage_t *y, *final_state, *grad_x, *grad_initial_state;
+    float* weight_partial;  // (batch * chunks, channels, WIDTH + 1): gradients of the taps and of the bias
+    i64 x_batch, x_row, y_batch, y_row, grad_y_batch, grad_y_row, length;
+    unsigned long long reversed_blocks;
+    int batch, channels, blocks, pieces_per_block, chunk, chunks;
+};
+
+constexpr int THREADS = 128;
+constexpr int GROUP = 4;  // rows read before any is used
+constexpr int TAIL = WIDTH - 1;
+
+struct Work {
+    int batch, chunk, channel, count;
+    bool reversed;
+};
+// Neighbouring threads take neighbouring channels.
+__device__ __forceinline__ bool take_work(const ConvParams& p, Work& work) {
+    const i64 item = static_cast<i64>(blockIdx.x) * THREADS + threadIdx.x;
+    const int pieces = p.blocks * p.pieces_per_block;
+    const i64 rest = item / pieces;
+    const int piece = static_cast<int>(item % pieces), block = piece / p.pieces_per_block;
+    const int block_length = p.channels / p.blocks, inside = piece % p.pieces_per_block * VECTOR;
+    work.chunk = static_cast<int>(rest % p.chunks);
+    work.batch = static_cast<int>(rest / p.chunks);
+    work.channel = block * block_length + inside;
+    work.count = min(VECTOR, block_length - inside);
+    work.reversed = (p.reversed_blocks >> block) & 1ull;
+    return rest / p.chunks < p.batch;
+}
+__device__ __forceinline__ i64 position(const ConvParams& p, const Work& work, i64 time) {
+    return work.reversed ? p.length - 1 - time : time;
+}
+__device__ __forceinline__ bool resets_at(const ConvParams& p, const Work& work, i64 time) {
+    if (p.seq_idx == nullptr || time <= 0 || time >= p.length) return false;
+    const int* row = p.seq_idx + work.batch * p.length;
+    return row[position(p, work, time)] != row[position(p, work, time - 1)];
+}
+
+// The last WIDTH inputs, oldest first; `alive` is 0 for those on the other side of a reset.
+struct Window {
+    float x[WIDTH][VECTOR], alive[WIDTH];
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int k = 0; k < WIDTH; ++k) {
+            alive[k] = 0.f;
+#pragma unroll
+            for (int c = 0; c < VECTOR; ++c) x[k][c] = 0.f;
+        }
+    }
+    __device__ __forceinline__ void push(const float (&next)[VECTOR]) {
+#pragma unroll
+        for (int k = 0; k < WIDTH; ++k) {
+            alive[k] = k == TAIL ? 1.f : alive[k + 1 < WIDTH ? k + 1 : k];
+#pragma unroll
+            for (int c = 0; c < VECTOR; ++c) x[k][c] = k == TAIL ? next[c] : x[k + 1 < WIDTH ? k + 1 : k][c];
+        }
+    }
+};
+
+__device__ __forceinline__ void load_input(const ConvParams& p, const Work& work, i64 time, float (&out)[VECTOR]) {
+    const bool inside = time < p.length;
+    const i64 row = position(p, work, inside ? time : 0);
+    load_row<ALIGNED>(p.x + work.batch * p.x_batch + row * p.x_row + work.channel, inside ? work.count : 0, out);
+}
+__device__ __forceinline__ i64 tail_offset(const ConvParams& p, const Work& work, int index) {
+    return (static_cast<i64>(work.batch) * TAIL + index) * p.channels + work.channel;
+}
+
+// The window before `first`: its latest WIDTH - 1 inputs.
+__device__ __forceinline__ void open_window(const ConvParams& p, const Work& work, i64 first, Window& window) {
+    window.clear();
+    for (i64 time = first - TAIL; time < first; ++time) {
+        float next[VECTOR];
+        if (time < 0) {
+            const int index = static_cast<int>(TAIL + time);
+            const bool given = p.initial_state != nullptr;
+            load_row<ALIGNED>(given ? p.initial_state + tail_offset(p, work, index) : p.x, given ? work.count : 0, next);
+        } else {
+            if (resets_at(p, work, time)) window.clear();
+            load_input(p, work, time, next);
+        }
+        window.push(next);
+    }
+}
+
+__device__ __forceinline__ void load_taps(const ConvParams& p, const Work& work, float (&taps)[WIDTH][VECTOR],
+                                          float (&bias)[VECTOR]) {
+#pragma unroll
+    for (int c = 0; c < VECTOR; ++c) {
+        const bool inside = c < work.count;
+        bias[c] = inside && p.bias != nullptr ? p.bias[work.channel + c] : 0.f;
+#pragma unroll
+        for (int k = 0; k < WIDTH; ++k)
+            taps[k][c] = inside ? p.weight[static_cast<i64>(work.channel + c) * WIDTH + k] : 0.f;
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS) convolve(const ConvParams p) {
+    Work work;
+    if (!take_work(p, work)) return;
+    float taps[WIDTH][VECTOR], bias[VECTOR];
+    load_taps(p, work, taps, bias);
+    Window window;
+    const i64 first = static_cast<i64>(work.chunk) * p.chunk, last = min(first + p.chunk, p.length);
+    open_window(p, work, first, window);
+    for (i64 start = first; start < last; start += GROUP) {
+        float next[GROUP][VECTOR];
+#pragma unroll
+        for (int k = 0; k < GROUP; ++k) load_input(p, work, start + k, next[k]);
+#pragma unroll
+        for (int k = 0; k < GROUP; ++k) {
+            const i64 time = start + k;
+            if (time >= last) break;
+            if (resets_at(p, work, time)) window.clear();
+            window.push(next[k]);
+            float y[VECTOR];
+#pragma unroll
+            for (int c = 0; c < VECTOR; ++c) {
+                y[c] = bias[c];
+#pragma unroll
+                for (int tap = 0; tap < WIDTH; ++tap) y[c] = fmaf(taps[tap][c], window.x[tap][c], y[c]);
+                if (SILU) y[c] *= sigmoid(y[c]);
+            }
+            store_row<ALIGNED>(p.y + work.batch * p.y_batch + position(p, work, time) * p.y_row + work.channel, work.count, y);
+        }
+    }
+    if (last == p.length) {
+#pragma unroll
+        for (int k = 0; k < TAIL; ++k) store_row<ALIGNED>(p.final_state + tail_offset(p, work, k), work.count, window.x[k + 1]);
+    }
+}
+
+// Inputs of times first .. last get their gradient here, and the first chunk the initial state's. Outputs up to
+// WIDTH - 1 past the chunk are taken again for what they hand back.
+extern "C" __global__ void __launch_bounds__(THREADS) convolve_gradients(const ConvParams p) {
+    Work work;
+    if (!take_work(p, work)) return;
+    float taps[WIDTH][VECTOR], bias[VECTOR], grad_taps[WIDTH][VECTOR], grad_bias[VECTOR], pending[WIDTH][VECTOR];
+    load_taps(p, work, taps, bias);
+#pragma unroll
+    for (int c = 0; c < VECTOR; ++c) {
+        grad_bias[c] = 0.f;
+#pragma unroll
+        for (int k = 0; k < WIDTH; ++k) grad_taps[k][c] = pending[k][c] = 0.f;
+    }
+    Window window;
+    const i64 first = static_cast<i64>(work.chunk) * p.chunk, last = min(first + p.chunk, p.length);
+    open_window(p, work, first, window);
+    // `pending` follows the window; an input leaves it WIDTH - 1 times later.
+    for (i64 start = first; start < last + TAIL; start += GROUP) {
+        float next[GROUP][VECTOR], gradient[GROUP][VECTOR];
+#pragma unroll
+        for (int k = 0; k < GROUP; ++k) {
+            const i64 time = start + k;
+            load_input(p, work, time, next[k]);
+            const bool inside = time < p.length;
+            const i64 row = position(p, work, inside ? time : 0);
+            load_row<ALIGNED>(p.grad_y + work.batch * p.grad_y_batch + row * p.grad_y_row + work.channel,
+                              inside ? work.count : 0, gradient[k]);
+        }
+#pragma unroll
+        for (int k = 0; k < GROUP; ++k) {
+            const i64 time = start + k;
+            if (time >= last + TAIL) break;
+            if (resets_at(p, work, time)) window.clear();
+            window.push(next[k]);
+#pragma unroll
+            for (int tap = 0; tap < WIDTH; ++tap)
+#pragma unroll
+                for (int c = 0; c < VECTOR; ++c) pending[tap][c] = tap == TAIL ? 0.f : pending[tap + 1 < WIDTH ? tap + 1 : tap][c];
+            if (time < p.length) {
+                const float own = time < last ? 1.f : 0.f;
+#pragma unroll
+                for (int c = 0; c < VECTOR; ++c) {
+                    float g = gradient[k][c];
+                    if (SILU) {
+                        float sum = bias[c];
+#pragma unroll
+                        for (int tap = 0; tap < WIDTH; ++tap) sum = fmaf(taps[tap][c], window.x[tap][c], sum);
+                        const float gate = sigmoid(sum);
+                        g *= gate * fmaf(sum, 1.f - gate, 1.f);
+                    }
+                    grad_bias[c] = fmaf(own, g, grad_bias[c]);
+#pragma unroll
+                    for (int tap = 0; tap < WIDTH; ++tap) {
+                        pending[tap][c] = fmaf(window.alive[tap] * taps[tap][c], g, pending[tap][c]);
+                        grad_taps[tap][c] = fmaf(own * g, window.x[tap][c], grad_taps[tap][c]);
+                    }
+                }
+            }
+            if (time == p.length - 1 && p.grad_final_state != nullptr) {
+#pragma unroll
+                for (int tap = 1; tap < WIDTH; ++tap) {
+                    float g[VECTOR];
+                    load_row<ALIGNED>(p.grad_final_state + tail_offset(p, work, tap - 1), work.count, g);
+#pragma unroll
+                    for (int c = 0; c < VECTOR; ++c) pending[tap][c] = fmaf(window.alive[tap], g[c], pending[tap][c]);
+                }
+            }
+            const i64 done = time - TAIL;
+            if (done >= first && done < last) {
+                const i64 out = (work.batch * p.length + position(p, work, done)) * p.channels + work.channel;
+                store_row<ALIGNED>(p.grad_x + out, work.count, pending[0]);
+            } else if (done < 0 && p.grad_initial_state != nullptr) {
+                store_row<ALIGNED>(p.grad_initial_state + tail_offset(p, work, static_cast<int>(TAIL + done)), work.count, pending[0]);
+            }
+        }
+    }
+    const i64 chunk = static_cast<i64>(work.batch) * p.chunks + work.chunk;
+#pragma unroll
+    for (int c = 0; c < VECTOR; ++c)
+        if (c < work.count) {
+            float* partial = p.weight_partial + (chunk * p.channels + work.channel + c) * (WIDTH + 1);
+#pragma unroll
+            for (int tap = 0; tap < WIDTH; ++tap) partial[tap] = grad_taps[tap][c];
+            partial[WIDTH] = grad_bias[c];
+        }
+}
+
+GENOSSM_KERNEL(convolve, ConvParams)
+GENOSSM_KERNEL(convolve_gradients, ConvParams)
