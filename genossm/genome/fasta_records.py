@@ -24,14 +24,14 @@ class Record:
     path: Path
     name: str
     offset: int
-    body: bytes
+    body: bytes | bytearray
 
     def sequence(self) -> bytes:
         """Letters in the file's case, line ends taken out.
 
         Raises: InputFileError naming the first letter that is no IUPAC DNA code, and its position.
         """
-        letters = self.body.translate(None, b"\r\n")
+        letters = bytes(self.body.translate(None, b"\r\n"))
         require_letters(letters, self.path, self.name, 0)
         return letters
 
@@ -82,46 +82,43 @@ def require_letters(letters: bytes, path: Path, contig: str, start: int) -> None
     )
 
 
-def _split(path: Path, on_block: Callable[[int, int], None] | None) -> Iterator[tuple[str, int, bytes]]:
+def _split(path: Path, on_block: Callable[[int, int], None] | None) -> Iterator[tuple[str, int, bytearray]]:
     """(name, offset of the body, body) of every record."""
     header: bytes | None = None
-    body = bytearray()
-    offset = position = 0  # of the body; of the buffer's first byte
-    buffer = b""
+    body, offset = bytearray(), 0
+    rest, base = b"", 0  # the beginning of a header line; where the buffer starts in the unpacked bytes
     for piece in pieces(path, on_block):
-        buffer = buffer + piece if buffer else piece
-        if position == 0 and header is None:
+        buffer = rest + piece
+        if base == 0 and header is None:
             _require_header(buffer, path)
-        while True:
+        place = 0
+        while place < len(buffer):
             if header is None:
-                end = buffer.find(b"\n")
+                end = buffer.find(b"\n", place)
                 if end < 0:
                     break
-                header, offset, position, buffer = (
-                    buffer[: end + 1],
-                    position + end + 1,
-                    position + end + 1,
-                    buffer[end + 1 :],
-                )
-            start = _next_header(buffer, at_line_start=not body or body.endswith(b"\n"))
-            body += buffer if start < 0 else buffer[:start]
-            position += len(buffer) if start < 0 else start
-            buffer = b"" if start < 0 else buffer[start:]
-            if start < 0:
-                break
-            yield _name(header, path), offset, bytes(body)
-            header, body = None, bytearray()
-    if header is None and buffer:  # a last header without a line end
-        header, offset = buffer, position + len(buffer)
+                header, offset = buffer[place : end + 1], base + end + 1
+                place = end + 1
+                continue
+            start = _next_header(buffer, place, at_line_start=not body or body.endswith(b"\n"))
+            body += memoryview(buffer)[place:start]
+            place = start
+            if start < len(buffer):
+                yield _name(header, path), offset, body
+                header, body = None, bytearray()
+        rest, base = buffer[place:], base + place
+    if header is None and rest:  # a last header without a line end
+        header, offset = rest, base + len(rest)
     if header is not None:
-        yield _name(header, path), offset, bytes(body)
+        yield _name(header, path), offset, body
 
 
-def _next_header(buffer: bytes, *, at_line_start: bool) -> int:
-    if at_line_start and buffer.startswith(b">"):
-        return 0
-    place = buffer.find(b"\n>")
-    return place + 1 if place >= 0 else -1
+def _next_header(buffer: bytes, place: int, *, at_line_start: bool) -> int:
+    """Where the next line that starts with '>' begins, or the buffer's end."""
+    if at_line_start and buffer.startswith(b">", place):
+        return place
+    end = buffer.find(b"\n>", place)
+    return end + 1 if end >= 0 else len(buffer)
 
 
 def _require_header(buffer: bytes, path: Path) -> None:
