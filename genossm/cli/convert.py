@@ -11,7 +11,7 @@ import click
 @click.option(
     "--from",
     "layout",
-    type=click.Choice(["auto", "mamba-ssm", "transformers"]),
+    type=click.Choice(["auto", "mamba-ssm", "transformers", "caduceus"]),
     default="auto",
     show_default=True,
     help="Whose layout it is; auto tells by config.json.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from genossm.inference.prefix import Branches, PrefixPass, continuation_log_probabilities, prefix_pass
 from genossm.inference.probabilities import log_probabilities, token_log_probabilities
+from genossm.inference.strands import both_strand_log_probabilities
 from genossm.inference.streaming import SEGMENT_LENGTH, Segment, require_causal, stream
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Branches",
     "PrefixPass",
     "Segment",
+    "both_strand_log_probabilities",
     "continuation_log_probabilities",
     "log_probabilities",
     "prefix_pass",

@@ -63,6 +63,7 @@ def stream(
 def _run(model: SequenceModel, ids: Tensor, state: StackState | None, start: int) -> Segment:
     require_memory(model.config, ids.shape[0], ids.shape[1], model.head.weight)
     output = model.backbone.run(ids, state)
+    assert output.state is not None  # the model is causal
     return Segment(start, output.last_hidden, model.head(output.last_hidden), output.state)
 
 

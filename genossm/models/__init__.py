@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from genossm.models.converting import convert
+from genossm.models.exporting import export_checkpoint
 from genossm.models.loading import load
 from genossm.models.presets import PRESETS, preset
 from genossm.models.sequence_model import ModelOutput, SequenceModel
 from genossm.nn import StackConfig, StackState
 
-__all__ = ["PRESETS", "ModelOutput", "SequenceModel", "StackConfig", "StackState", "convert", "load", "preset"]
+__all__ = [
+    "PRESETS",
+    "ModelOutput",
+    "SequenceModel",
+    "StackConfig",
+    "StackState",
+    "convert",
+    "export_checkpoint",
+    "load",
+    "preset",
+]

@@ -27,8 +27,11 @@ def inference_bytes(
     stream_size = max(element_size, 4) if config.residual_in_fp32 else element_size
     stream = config.d_model * stream_size
     mixer = config.d_model + 5 * config.d_inner + config.step_rank + 2 * config.d_state
+    # The output of one direction waits for the other's, that of one strand for the other's.
+    mixer += config.d_inner * (config.direction == "bidirectional") + config.d_strand * config.equivariant
     after = config.d_model + config.vocab_size
-    kept = config.n_layer * stream if hidden_states else 0
+    # What enters the last block is its stream itself, unless the strands have to be joined for it.
+    kept = (config.n_layer - 1 + config.equivariant) * stream if hidden_states else 0
     per_token = stream + kept + max(mixer, after) * element_size
     return batch * length * per_token
 

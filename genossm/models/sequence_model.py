@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genossm.core.errors import ConfigError
+from genossm.core.errors import ConfigError, MethodError
 from genossm.core.provenance import Provenance
 from genossm.core.strict import to_mapping
 from genossm.models.memory import require_memory
@@ -25,7 +26,7 @@ from genossm.sequence import NucleotideTokenizer
 class ModelOutput:
     """What a model returns.
 
-    logits: position t of a causal model speaks of the token after t.
+    logits: position t of a causal model speaks of the token after t, of a masked model of the token at t.
     hidden_states: on request, n_layer + 1 tensors: what enters each block, then what the head reads.
     state: on request, the state after the last token.
     """
@@ -38,7 +39,7 @@ class ModelOutput:
 class SequenceModel(nn.Module):
     """A language model of DNA.
 
-    tokenizer: None is the single-nucleotide tokenizer with [BOS] before every window, as our own models see it.
+    tokenizer: None is the single-nucleotide tokenizer, with [BOS] before every window if the model is causal.
     Raises: ConfigError if the tokenizer has more tokens than the embedding has rows.
 
     >>> model = SequenceModel(StackConfig(d_model=16, n_layer=2))
@@ -49,18 +50,21 @@ class SequenceModel(nn.Module):
     def __init__(self, config: StackConfig, tokenizer: NucleotideTokenizer | None = None) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = tokenizer or NucleotideTokenizer(special_tokens="bos")
+        # A masked model's windows have nothing in front of them.
+        specials = "bos" if config.objective == "causal" else "sep"
+        self.tokenizer = tokenizer or NucleotideTokenizer(special_tokens=specials)
         if self.tokenizer.vocab_size > config.vocab_size:
             raise ConfigError(
                 f"vocab_size is {config.vocab_size} and the tokenizer has {self.tokenizer.vocab_size} tokens; "
                 f"wanted at least as many rows. {self.tokenizer.padded_vocab_size} is the usual size."
             )
-        self.backbone = Stack(config)
-        self.head = LanguageModelHead(self.backbone.embedding, tied=config.tie_embeddings)
+        complement = _complement_of(self.tokenizer, config.vocab_size) if config.equivariant else None
+        self.backbone = Stack(config, complement)
+        self.head = LanguageModelHead(self.backbone.embedding, tied=config.tie_embeddings, complement=complement)
 
     @property
     def objective(self) -> str:
-        """What the logits predict: "causal" is the next token."""
+        """What the logits predict: "causal" is the next token, "masked" the token at their own place."""
         return self.config.objective
 
     @property
@@ -82,13 +86,22 @@ class SequenceModel(nn.Module):
     ) -> ModelOutput:
         """Read tokens (uint8, int32 or int64) and predict, from `state` on if one is given.
 
-        Raises: ShapeError for ids that are not (batch, length) or a state of other rows or layers;
+        Raises: ShapeError for ids that are not (batch, length) or a state of other rows or layers; MethodError for a
+        state given to or asked of a model that reads both ways, and for training a masked model;
         MemoryEstimateError before anything runs, if batch x length cannot fit in memory.
         """
+        if self.training and self.objective == "masked" and torch.is_grad_enabled():
+            # The training loop shifts targets for the next base: a model that sees them would learn to copy.
+            raise MethodError(
+                "This version trains causal models alone. To train a masked one with a loss of your own, call .eval() "
+                "on it first (nothing in it behaves differently then)."
+            )
         if input_ids.dim() == 2:
             batch, length = input_ids.shape
             require_memory(self.config, batch, length, self.head.weight, hidden_states=return_hidden_states)
         output = self.backbone.run(input_ids, state, return_hidden_states=return_hidden_states)
+        if return_state and output.state is None:
+            raise MethodError("A bidirectional model has no state to return. Leave return_state out.")
         return ModelOutput(self.head(output.last_hidden), output.hidden_states, output.state if return_state else None)
 
     def encode(self, sequence: str | bytes, *, add_bos: bool = False) -> Int[Tensor, "1 length"]:
@@ -106,15 +119,15 @@ class SequenceModel(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """Name to weight as files hold them: sorted, shared ones once."""
-        held = self.state_dict()
-        if self.config.tie_embeddings:
-            del held["head.weight"]
-        return dict(sorted(held.items()))
+        return {name: parameter.detach() for name, parameter in sorted(self.named_parameters())}
 
     def digest(self) -> str:
-        """SHA-256, as hex, over configuration, tokenizer and weights; the choice of backend does not count."""
-        described = {"stack": to_mapping(self.config), "tokenizer": self.tokenizer.to_dict()}
-        del described["stack"]["backend"]
+        """SHA-256, as hex, over configuration, tokenizer and weights; the choice of backend does not count.
+
+        Of the configuration only what differs from the defaults counts, so that a choice that a later version adds
+        does not change the digest of models that never made it.
+        """
+        described = {"stack": _chosen(self.config), "tokenizer": self.tokenizer.to_dict()}
         result = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for name, tensor in self.tensors().items():
             result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -138,3 +151,17 @@ class SequenceModel(nn.Module):
         from genossm.models.directory import write_directory
 
         return write_directory(self, Path(directory), provenance=provenance, figures=figures or {}, force=force)
+
+
+def _chosen(config: StackConfig) -> dict[str, Any]:
+    """The fields that differ from their defaults, without `backend`."""
+    defaults = {field.name: field.default for field in fields(config)}
+    return {name: value for name, value in to_mapping(config).items() if name != "backend" and value != defaults[name]}
+
+
+def _complement_of(tokenizer: NucleotideTokenizer, vocab_size: int) -> Int[Tensor, " vocab"]:
+    """Complement of every row; rows beyond the tokenizer's are their own."""
+    complement = torch.arange(vocab_size)
+    known = torch.from_numpy(tokenizer.complement_ids.astype("int64"))[:vocab_size]
+    complement[: len(known)] = known
+    return complement

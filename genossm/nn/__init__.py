@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from genossm.nn.config import StackConfig
+from genossm.nn.directions import Bidirectional, BothStrands, join_strands
 from genossm.nn.head import LanguageModelHead
 from genossm.nn.mamba1 import Mamba1
 from genossm.nn.norm import LayerNorm, RMSNorm
@@ -10,7 +11,9 @@ from genossm.nn.stack import Block, Stack, StackOutput
 from genossm.nn.state import LayerState, StackState
 
 __all__ = [
+    "Bidirectional",
     "Block",
+    "BothStrands",
     "LanguageModelHead",
     "LayerNorm",
     "LayerState",
@@ -20,4 +23,5 @@ __all__ = [
     "StackConfig",
     "StackOutput",
     "StackState",
+    "join_strands",
 ]

@@ -16,14 +16,20 @@ class StackConfig:
     """Shape and initialisation of a stack of mixers with an embedding below and a head above.
 
     Args:
-        d_model: channels of the residual stream.   n_layer: number of blocks.
+        d_model: channels of the residual stream, of both strands together.   n_layer: number of blocks.
         vocab_size: rows of the embedding and of the head, padding included.
         mixer: what mixes along the sequence.
-        direction: "causal": a position sees itself and what lies before it.
-        reverse_complement: "none": the strands are not tied to one another.
-        objective: what the head predicts: "causal" is the next token.
+        direction: "causal": a position sees itself and what lies before it. "bidirectional": every layer reads both
+            ways and sums.
+        tie_directions: the two directions of a layer share the projections in and out.
+        reverse_complement: "equivariant": every layer reads both strands with the same weights, each with half of the
+            channels, so that the reverse complement of the input gives the reverse complement of the output. Not with
+            causal: the other strand reads from the end, and what it sees would be the future.
+        strand_exchange: with equivariant, the strands' channels change places before every block, as Caduceus does
+            where it fuses addition and norm. For its checkpoints; new models have no use for it.
+        objective: what the head predicts: "causal" is the next token, "masked" the token itself behind [MASK].
         d_state: numbers a channel remembers.   d_conv: taps of the short convolution.   expand: d_inner / d_model.
-        dt_rank: rank of the step-size projection; "auto" is ceil(d_model / 16).
+        dt_rank: rank of the step-size projection; "auto" is ceil(channels of a strand / 16).
         dt_min, dt_max, dt_init_floor: range, and least value, of the step sizes at initialisation, in tokens.
         dt_scale: scale of the step-size projection at initialisation.
         conv_bias, proj_bias: biases of the convolution, and of the projections in and out.
@@ -42,9 +48,11 @@ class StackConfig:
     n_layer: int
     vocab_size: int = 16
     mixer: Literal["mamba1"] = "mamba1"
-    direction: Literal["causal"] = "causal"
-    reverse_complement: Literal["none"] = "none"
-    objective: Literal["causal"] = "causal"
+    direction: Literal["causal", "bidirectional"] = "causal"
+    tie_directions: bool = True
+    reverse_complement: Literal["none", "equivariant"] = "none"
+    strand_exchange: bool = False
+    objective: Literal["causal", "masked"] = "causal"
     d_state: int = 16
     d_conv: int = 4
     expand: int = 2
@@ -76,13 +84,14 @@ class StackConfig:
         if self.initializer_range < 0:
             raise ConfigError(f"initializer_range is {self.initializer_range}; wanted 0 or more.")
         self._require_what_exists()
+        self._require_what_goes_together()
 
     def _require_what_exists(self) -> None:
         existing = {
             "mixer": ("mamba1",),
-            "direction": ("causal",),
-            "reverse_complement": ("none",),
-            "objective": ("causal",),
+            "direction": ("causal", "bidirectional"),
+            "reverse_complement": ("none", "equivariant"),
+            "objective": ("causal", "masked"),
             "norm": ("rms", "layer"),
             "backend": ("auto", "reference", "cpu", "torch", "cuda", "mamba_ssm"),
         }
@@ -91,15 +100,43 @@ class StackConfig:
                 choices = ", ".join(map(repr, values))
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; this version of genossm has {choices}.")
 
+    def _require_what_goes_together(self) -> None:
+        if self.equivariant and self.direction == "causal":
+            raise ConfigError(
+                "reverse_complement is 'equivariant' and direction 'causal': the other strand reads from the end, so "
+                "that every position would see its future. Set direction to 'bidirectional'."
+            )
+        if self.equivariant and self.d_model % 2:
+            raise ConfigError(
+                f"d_model is {self.d_model}; the two strands of an equivariant model share it equally. Make it even."
+            )
+        if self.strand_exchange and not self.equivariant:
+            raise ConfigError("strand_exchange is set and reverse_complement is 'none': there is one strand alone.")
+        wanted = "causal" if self.direction == "causal" else "masked"
+        if self.objective != wanted:
+            raise ConfigError(
+                f"objective is {self.objective!r} and direction {self.direction!r}; wanted the objective {wanted!r}."
+            )
+
+    @property
+    def equivariant(self) -> bool:
+        """Whether both strands are read with the same weights."""
+        return self.reverse_complement == "equivariant"
+
+    @property
+    def d_strand(self) -> int:
+        """Channels that one strand has of the residual stream."""
+        return self.d_model // 2 if self.equivariant else self.d_model
+
     @property
     def d_inner(self) -> int:
         """Channels inside a mixer."""
-        return self.expand * self.d_model
+        return self.expand * self.d_strand
 
     @property
     def step_rank(self) -> int:
         """`dt_rank` as a number."""
-        return math.ceil(self.d_model / 16) if self.dt_rank == "auto" else self.dt_rank
+        return math.ceil(self.d_strand / 16) if self.dt_rank == "auto" else self.dt_rank
 
 
 def _require_positive(name: str, value: object) -> None:

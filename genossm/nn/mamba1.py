@@ -35,13 +35,13 @@ class Mamba1(nn.Module):
         super().__init__()
         d_inner, rank = config.d_inner, config.step_rank
         self.d_state, self.step_rank, self.backend = config.d_state, rank, config.backend
-        self.in_proj = in_proj or nn.Linear(config.d_model, 2 * d_inner, bias=config.proj_bias)
+        self.in_proj = in_proj or nn.Linear(config.d_strand, 2 * d_inner, bias=config.proj_bias)
         self.conv1d = nn.Conv1d(d_inner, d_inner, config.d_conv, groups=d_inner, bias=config.conv_bias)
         self.x_proj = nn.Linear(d_inner, rank + 2 * config.d_state, bias=False)
         self.dt_proj = StepProjection(rank, d_inner)
         self.A_log = nn.Parameter(torch.empty(d_inner, config.d_state))
         self.D = nn.Parameter(torch.empty(d_inner))
-        self.out_proj = out_proj or nn.Linear(d_inner, config.d_model, bias=config.proj_bias)
+        self.out_proj = out_proj or nn.Linear(d_inner, config.d_strand, bias=config.proj_bias)
         self._initialize_dynamics(config)
 
     def forward(

@@ -47,4 +47,4 @@ class LayerNorm(nn.Module):
 
 def build_norm(config: StackConfig) -> RMSNorm | LayerNorm:
     """The norm that `config` names."""
-    return (RMSNorm if config.norm == "rms" else LayerNorm)(config.d_model, config.norm_eps)
+    return (RMSNorm if config.norm == "rms" else LayerNorm)(config.d_strand, config.norm_eps)

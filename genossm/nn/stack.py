@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genossm.core.errors import ConfigError, MethodError
 from genossm.nn.config import StackConfig
-from genossm.nn.mamba1 import Mamba1
+from genossm.nn.directions import build_mixer, exchange_strands, join_strands
 from genossm.nn.norm import at_least_float32, build_norm
 from genossm.nn.state import LayerState, StackState
 from genossm_kernels import ShapeError
@@ -18,11 +19,14 @@ from genossm_kernels import ShapeError
 
 @dataclass(frozen=True, eq=False)
 class StackOutput:
-    """last_hidden: after the final norm.   hidden_states: entering each block, then `last_hidden`."""
+    """last_hidden: after the final norm.   hidden_states: entering each block, then `last_hidden`.
+
+    state: after the last token; None from a stack that reads both ways.
+    """
 
     last_hidden: Float[Tensor, "batch length d_model"]
     hidden_states: tuple[Float[Tensor, "batch length d_model"], ...] | None
-    state: StackState
+    state: StackState | None
 
 
 class Block(nn.Module):
@@ -31,23 +35,37 @@ class Block(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.norm = build_norm(config)
-        self.mixer = Mamba1(config)
+        self.mixer = build_mixer(config)
 
     def forward(
-        self, stream: Float[Tensor, "batch length d_model"], state: LayerState | None = None
-    ) -> tuple[Float[Tensor, "batch length d_model"], LayerState]:
-        """The stream after this block, in the stream's dtype, and the mixer's state."""
+        self, stream: Float[Tensor, "rows length d_strand"], state: LayerState | None = None
+    ) -> tuple[Float[Tensor, "rows length d_strand"], LayerState | None]:
+        """The stream after this block, in the stream's dtype, and the mixer's state, if it has one."""
         mixed, after = self.mixer(self.norm(stream), state)
         return stream + mixed.to(stream.dtype), after
 
 
 class Stack(nn.Module):
-    """Token ids in, hidden states out."""
+    """Token ids in, hidden states out.
 
-    def __init__(self, config: StackConfig) -> None:
+    complement: id of the complement of every id; an equivariant stack needs it, others do not look at it.
+    Inside, an equivariant stack has the strands as rows: those of the plus strand, then those of the minus strand,
+    both in the order of the input. Outside they are channels, see `join_strands`.
+    Raises: ConfigError if an equivariant stack gets no complement, or one of another size.
+    """
+
+    complement: Int[Tensor, " vocab"] | None
+
+    def __init__(self, config: StackConfig, complement: Int[Tensor, " vocab"] | None = None) -> None:
         super().__init__()
+        if config.equivariant and (complement is None or complement.shape != (config.vocab_size,)):
+            got = "none" if complement is None else f"{len(complement)} ids"
+            raise ConfigError(
+                f"An equivariant stack needs the complement of each of {config.vocab_size} ids; got {got}."
+            )
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_strand)
+        self.register_buffer("complement", complement if config.equivariant else None, persistent=False)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm_f = build_norm(config)
         self._initialize()
@@ -68,32 +86,61 @@ class Stack(nn.Module):
         """As `forward`, with the state after the last token and, on request, what enters each block.
 
         input_ids: uint8, int32 or int64.   state: what was read before; None is the beginning.
-        Raises: ShapeError if `input_ids` is not (batch, length) with both at least 1, or `state` belongs elsewhere.
+        Raises: ShapeError if `input_ids` is not (batch, length) with both at least 1, or `state` belongs elsewhere;
+        MethodError for a state given to a stack that reads both ways.
         """
         self._check(input_ids, state)
-        stream = self.embedding(input_ids if input_ids.dtype == torch.int64 else input_ids.to(torch.int32))
-        if self.config.residual_in_fp32:
-            stream = at_least_float32(stream)
+        stream = self._embed(input_ids)
         entering: list[Tensor] = []
-        states: list[LayerState] = []
+        states: list[LayerState | None] = []
         for number, block in enumerate(self.layers):
             if return_hidden_states:
-                entering.append(stream)
+                entering.append(self._outside(stream))
+            if self.config.strand_exchange:
+                stream = exchange_strands(stream)
             stream, layer_state = block(stream, None if state is None else state.layers[number])
             states.append(layer_state)
-        last = self.norm_f(stream)
-        read = torch.zeros(len(input_ids), dtype=torch.int64) if state is None else state.positions
-        after = StackState(tuple(states), read + input_ids.shape[1])
+        last = self._outside(self.norm_f(stream))
+        after = self._state_after(input_ids, state, states)
         return StackOutput(last, (*entering, last) if return_hidden_states else None, after)
 
     def initial_state(self, batch: int) -> StackState:
-        """The state before the first token, all zero: the same as None, but it can be concatenated and stored."""
+        """The state before the first token, all zero: the same as None, but it can be concatenated and stored.
+
+        Raises: MethodError for a stack that reads both ways.
+        """
+        self._require_state()
         config, weight = self.config, self.embedding.weight
         layer = LayerState(
             weight.new_zeros(batch, config.d_conv - 1, config.d_inner),
             at_least_float32(weight.new_zeros(batch, config.d_inner, config.d_state)),
         )
         return StackState((layer,) * config.n_layer, torch.zeros(batch, dtype=torch.int64))
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        ids = input_ids if input_ids.dtype == torch.int64 else input_ids.to(torch.int32)
+        if self.complement is not None:
+            ids = torch.cat([ids, self.complement[ids].to(ids.dtype)])
+        stream = self.embedding(ids)
+        return at_least_float32(stream) if self.config.residual_in_fp32 else stream
+
+    def _outside(self, stream: Tensor) -> Tensor:
+        return join_strands(stream) if self.config.equivariant else stream
+
+    def _state_after(
+        self, input_ids: Tensor, before: StackState | None, layers: list[LayerState | None]
+    ) -> StackState | None:
+        known = tuple(layer for layer in layers if layer is not None)
+        if len(known) < len(layers):
+            return None
+        read = torch.zeros(len(input_ids), dtype=torch.int64) if before is None else before.positions
+        return StackState(known, read + input_ids.shape[1])
+
+    def _require_state(self) -> None:
+        if self.config.direction != "causal":
+            raise MethodError(
+                "A bidirectional model has no state that could be handed from left to right; give it whole windows."
+            )
 
     def _check(self, input_ids: Tensor, state: StackState | None) -> None:
         if input_ids.dim() != 2 or 0 in input_ids.shape:
@@ -102,6 +149,7 @@ class Stack(nn.Module):
             raise ShapeError(f"input_ids is {input_ids.dtype}; wanted token ids as uint8, int32 or int64.")
         if state is None:
             return
+        self._require_state()
         if len(state.layers) != len(self.layers):
             raise ShapeError(f"The state has {len(state.layers)} layers, the model {len(self.layers)}.")
         if state.batch_size != len(input_ids):
@@ -113,11 +161,10 @@ class Stack(nn.Module):
     def _initialize(self) -> None:
         """The scheme of the authors' code; what it leaves alone keeps PyTorch's own initialisation."""
         nn.init.normal_(self.embedding.weight, std=self.config.initializer_range)
-        for module in self.layers.modules():
-            if isinstance(module, Mamba1):
-                for projection in (module.in_proj, module.out_proj):
-                    if projection.bias is not None:
-                        projection.bias.zero_()
-                if self.config.rescale_prenorm_residual:
-                    # One residual addition a layer: the stream's variance at the top does not grow with depth.
-                    module.out_proj.weight.div_(math.sqrt(self.config.n_layer))
+        # named_parameters visits weights that two directions share once.
+        for name, parameter in self.layers.named_parameters():
+            if name.endswith(("in_proj.bias", "out_proj.bias")):
+                parameter.zero_()
+            elif name.endswith("out_proj.weight") and self.config.rescale_prenorm_residual:
+                # One residual addition a layer: the stream's variance at the top does not grow with depth.
+                parameter.div_(math.sqrt(self.config.n_layer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from genossm.models import SequenceModel
 from genossm.models.importers import import_checkpoint, read_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
-FIXTURES = ["mamba_ssm_mamba1", "hf_mamba"]
+CAUSAL = ["mamba_ssm_mamba1", "hf_mamba"]
+STRAND_SHARING = ["caduceus_ps", "caduceus_ps_fused"]
+FIXTURES = [*CAUSAL, "caduceus_ph", "caduceus_ph_fused", *STRAND_SHARING]
 TOLERANCE = 1e-4
 
 
@@ -48,7 +51,7 @@ def test_matches_the_authors_outputs(
 def test_every_tensor_counts(fixture: str) -> None:
     """A tensor that is read wrongly, or not at all, cannot pass: 5 % of any moves the output tenfold the tolerance."""
     expected = load_file(GOLDEN / fixture / "io.safetensors")
-    model = load_with(fixture, "torch")
+    model = load_with(fixture, "cpu")
     for name, weight in model.named_parameters():
         kept = weight.detach().clone()
         weight.mul_(1.05)
@@ -57,11 +60,11 @@ def test_every_tensor_counts(fixture: str) -> None:
         assert moved > 10 * TOLERANCE, name
 
 
-@pytest.mark.parametrize("fixture", FIXTURES)
+@pytest.mark.parametrize("fixture", CAUSAL)
 @torch.no_grad()
 def test_token_by_token_matches_too(fixture: str) -> None:
     expected = load_file(GOLDEN / fixture / "io.safetensors")
-    model = load_with(fixture, "torch")
+    model = load_with(fixture, "cpu")
     state = None
     for t in range(40):
         output = model(expected["input_ids"][:, t : t + 1], state=state, return_state=True)
@@ -75,3 +78,20 @@ def test_loads_directly_and_follows_its_tokenizer(fixture: str) -> None:
     assert not model.begins_with_bos
     assert model.tokenizer.encode("ACGTn", add_special_tokens=True).tolist() == [7, 8, 9, 10, 11, 1]
     assert model.config.vocab_size == 16
+
+
+@pytest.mark.parametrize("fixture", STRAND_SHARING)
+@torch.no_grad()
+def test_reverse_complement_matches_the_authors_too(fixture: str) -> None:
+    expected = load_file(GOLDEN / fixture / "io.safetensors")
+    found = load_with(fixture, "cpu")(expected["rc_input_ids"]).logits
+    assert (found - expected["rc_logits"]).abs().max() < TOLERANCE
+
+
+@torch.no_grad()
+def test_fused_and_unfused_strand_sharing_are_different_functions() -> None:
+    model = load_with("caduceus_ps", "cpu")
+    other = SequenceModel(dataclasses.replace(model.config, strand_exchange=True), model.tokenizer).eval()
+    other.load_state_dict(model.state_dict())
+    ids = load_file(GOLDEN / "caduceus_ps" / "io.safetensors")["input_ids"]
+    assert (other(ids).logits - model(ids).logits).abs().max() > 1

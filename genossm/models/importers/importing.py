@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import Any
 
 from genossm.core.errors import ConfigError, ModelFormatError
-from genossm.models.importers import mamba_ssm, transformers
+from genossm.models.importers import caduceus, mamba_ssm, transformers
 from genossm.models.importers.checkpoint import Checkpoint, source_tokenizer
 from genossm.models.sequence_model import SequenceModel
 from genossm.models.weights import fill
 
-_MODULES: dict[str, ModuleType] = {"mamba-ssm": mamba_ssm, "transformers": transformers}
+_MODULES: dict[str, ModuleType] = {"mamba-ssm": mamba_ssm, "transformers": transformers, "caduceus": caduceus}
 LAYOUTS = tuple(_MODULES)
 
 
@@ -40,6 +40,6 @@ def _detect(config: Mapping[str, Any], directory: Path) -> str:
         return found[0]
     told = f"model_type {config['model_type']!r}" if "model_type" in config else "no model_type and no ssm_cfg"
     raise ModelFormatError(
-        f"{directory}/config.json has {told}; this version reads {' and '.join(LAYOUTS)} checkpoints of Mamba-1. "
+        f"{directory}/config.json has {told}; this version reads {', '.join(LAYOUTS)} checkpoints of Mamba-1. "
         "If it is one of these all the same, name it with --from."
     )

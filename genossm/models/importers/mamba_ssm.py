@@ -8,7 +8,7 @@ changes nothing in a causal model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from genossm.core.errors import ModelFormatError
 from genossm.core.strict import from_mapping
 from genossm.models.importers.checkpoint import require_nucleotides
-from genossm.models.importers.renaming import drop_tied_head
+from genossm.models.importers.renaming import drop_copies
 from genossm.nn import StackConfig
 
 
@@ -37,6 +37,12 @@ class MixerSettings:
     conv_bias: bool = True
     bias: bool = False
     use_fast_path: bool = True
+
+    def stack_fields(self) -> dict[str, Any]:
+        """The same under the names of StackConfig; how `dt_proj` was initialised and which kernel ran do not matter."""
+        named = {key: value for key, value in asdict(self).items() if key not in ("layer", "dt_init", "use_fast_path")}
+        named["proj_bias"] = named.pop("bias")
+        return named
 
 
 @dataclass(frozen=True)
@@ -76,28 +82,23 @@ def stack_config(config: Mapping[str, Any]) -> StackConfig:
         )
     require_nucleotides(settings.vocab_size, "config.json")
     mixer = from_mapping(MixerSettings, settings.ssm_cfg, where="config.json: ssm_cfg")
-    multiple = max(settings.pad_vocab_size_multiple, 1)
     return StackConfig(
         d_model=settings.d_model,
         n_layer=settings.n_layer,
-        vocab_size=-(-settings.vocab_size // multiple) * multiple,
-        d_state=mixer.d_state,
-        d_conv=mixer.d_conv,
-        expand=mixer.expand,
-        dt_rank=mixer.dt_rank,
-        dt_min=mixer.dt_min,
-        dt_max=mixer.dt_max,
-        dt_init_floor=mixer.dt_init_floor,
-        dt_scale=mixer.dt_scale,
-        conv_bias=mixer.conv_bias,
-        proj_bias=mixer.bias,
+        vocab_size=padded(settings.vocab_size, settings.pad_vocab_size_multiple),
         norm="rms" if settings.rms_norm else "layer",
         residual_in_fp32=settings.residual_in_fp32,
         tie_embeddings=settings.tie_embeddings,
+        **mixer.stack_fields(),
     )
+
+
+def padded(vocab_size: int, multiple: int) -> int:
+    """Rows of the tensors of a vocabulary."""
+    return -(-vocab_size // max(multiple, 1)) * max(multiple, 1)
 
 
 def rename(tensors: Mapping[str, Tensor], config: StackConfig) -> dict[str, Tensor]:
     """The source's tensors under our names; names that this layout does not have stay as they are."""
     renamed = {("head.weight" if name == "lm_head.weight" else name): tensor for name, tensor in tensors.items()}
-    return drop_tied_head(renamed) if config.tie_embeddings else renamed
+    return drop_copies(renamed, {"head.weight": "backbone.embedding.weight"} if config.tie_embeddings else {})

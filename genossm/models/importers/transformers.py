@@ -1,8 +1,8 @@
 """transformers' layout: `MambaForCausalLM.save_pretrained`.
 
 The embedding is called `embeddings`, sizes have other names, the norm is always RMSNorm, and a tied head is left
-out of the file. transformers writes many keys that change nothing here; `_INERT` lists them, so that one that might
-is noticed.
+out of the file. transformers writes many keys that change nothing here; they are listed, so that one that might is
+noticed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import Tensor
 from genossm.core.errors import ModelFormatError
 from genossm.core.strict import from_mapping
 from genossm.models.importers.checkpoint import require_nucleotides
-from genossm.models.importers.renaming import drop_tied_head
+from genossm.models.importers.huggingface import INERT
+from genossm.models.importers.renaming import drop_copies
 from genossm.nn import StackConfig
 
 _OURS = {
@@ -39,17 +40,10 @@ _OURS = {
     "rescale_prenorm_residual": "rescale_prenorm_residual",
 }
 _CHECKED = {"model_type", "hidden_act", "intermediate_size"}
-# The source's own spelling of the same sizes in files converted from mamba-ssm, choices of kernels, and what every
-# configuration of transformers carries.
-_INERT = {
+# The source's own spelling of the same sizes in files converted from mamba-ssm, and choices of kernels.
+_INERT = INERT | {
     "d_model", "d_inner", "n_layer", "rms_norm", "fused_add_norm", "ssm_cfg", "pad_vocab_size_multiple",
-    "use_cache", "use_mambapy", "use_associative_scan", "time_step_init_scheme", "architectures", "auto_map",
-    "dtype", "torch_dtype", "transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset",
-    "attn_implementation", "experts_implementation", "name_or_path", "bos_token_id", "eos_token_id", "pad_token_id",
-    "sep_token_id", "decoder_start_token_id", "tokenizer_class", "return_dict", "output_hidden_states",
-    "output_attentions", "torchscript", "use_bfloat16", "chunk_size_feed_forward", "is_encoder_decoder",
-    "is_decoder", "cross_attention_hidden_size", "add_cross_attention", "tie_encoder_decoder", "pruned_heads",
-    "finetuning_task", "task_specific_params", "problem_type", "prefix", "id2label", "label2id", "tf_legacy_loss",
+    "use_cache", "use_mambapy", "use_associative_scan", "time_step_init_scheme",
 }  # fmt: skip
 
 
@@ -88,4 +82,4 @@ def rename(tensors: Mapping[str, Tensor], config: StackConfig) -> dict[str, Tens
     """The source's tensors under our names; names that this layout does not have stay as they are."""
     names = {"backbone.embeddings.weight": "backbone.embedding.weight", "lm_head.weight": "head.weight"}
     renamed = {names.get(name, name): tensor for name, tensor in tensors.items()}
-    return drop_tied_head(renamed) if config.tie_embeddings else renamed
+    return drop_copies(renamed, {"head.weight": "backbone.embedding.weight"} if config.tie_embeddings else {})
