@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.util
 import logging
 import time
 from collections.abc import Mapping
@@ -14,6 +16,25 @@ from genossm_kernels._cuda.source import read_source
 STANDARD = "c++17"
 
 logger = logging.getLogger("genossm_kernels")
+
+
+PACKAGES = {"cuda.core": "cuda-core", "cuda.bindings": "cuda-bindings"}
+
+
+@functools.cache
+def missing_package() -> str | None:
+    """The first package that compilation needs and that is not installed."""
+    for module, package in PACKAGES.items():
+        try:
+            if importlib.util.find_spec(module) is None:
+                return package
+        except ModuleNotFoundError:
+            return package
+    return None
+
+
+def installed() -> bool:
+    return missing_package() is None
 
 
 def compiler_version() -> str:

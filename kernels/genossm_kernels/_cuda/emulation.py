@@ -6,11 +6,10 @@ import ctypes
 import functools
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from genossm_kernels._cuda.cache import cache_directory, cache_key
+from genossm_kernels._cuda.cache import cache_key
 from genossm_kernels._cuda.source import read_source
 
 _HEADER = Path(__file__).parent / "emulation.h"
@@ -41,27 +40,27 @@ class Emulator:
     multiprocessors = 2
     shared_bytes_per_block = 227 * 1024
 
+    def __init__(self, directory: Path) -> None:
+        """`directory` keeps what is compiled."""
+        self._directory = directory
+
     def module(self, path: Path, macros: Mapping[str, int]) -> EmulatedModule:
-        return _build(path, tuple(sorted(macros.items())))
+        return _build(read_source(path), tuple(sorted(macros.items())), self._directory)
 
 
 @functools.cache
-def _build(path: Path, macros: tuple[tuple[str, int], ...]) -> EmulatedModule:
+def _build(text: str, macros: tuple[tuple[str, int], ...], directory: Path) -> EmulatedModule:
     compiler = shutil.which("g++")
     if compiler is None:
         raise FileNotFoundError("g++ is not installed; the emulation of the CUDA kernels needs it (apt install g++)")
     defines = [f"-D{name}={value}" for name, value in macros]
-    source = f'#include "{_HEADER}"\n{read_source(path)}'
-    key = cache_key(source, _HEADER.read_text(), *_FLAGS, *defines)
-    library = cache_directory() / f"emulation-{key}.so"
+    source = f'#include "{_HEADER}"\n{text}'
+    name = cache_key(source, _HEADER.read_text(), *_FLAGS, *defines)
+    library = directory / f"{name}.so"
     if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as directory:
-            text = Path(directory) / "kernel.cpp"
-            text.write_text(source)
-            built = Path(directory) / "kernel.so"
-            subprocess.run(
-                [compiler, *_FLAGS, *defines, str(text), "-o", str(built)], check=True, capture_output=True, text=True
-            )
-            built.replace(library)
+        written = directory / f"{name}.cpp"
+        written.write_text(source)
+        subprocess.run(
+            [compiler, *_FLAGS, *defines, str(written), "-o", str(library)], check=True, capture_output=True, text=True
+        )
     return EmulatedModule(ctypes.CDLL(str(library)))

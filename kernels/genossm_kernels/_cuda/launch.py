@@ -5,15 +5,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from genossm_kernels._cuda.compiler import compile_kernels, missing_package
+
 _DEFAULT_SHARED_BYTES = 48 * 1024
-_PACKAGES = {"cuda.core": "cuda-core", "cuda.bindings": "cuda-bindings"}
 OLDEST_CAPABILITY = (8, 0)
 
 
@@ -44,23 +44,12 @@ def unavailable_reason(device: torch.device) -> str | None:
         return f"the tensors are on {device}, not on a CUDA device"
     if torch.version.hip is not None:
         return "this PyTorch is built for ROCm"
-    missing = _missing_package()
+    missing = missing_package()
     if missing is not None:
         return f"the package {missing!r} is not installed"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is older than 8.0"
-    return None
-
-
-@functools.cache
-def _missing_package() -> str | None:
-    for module, package in _PACKAGES.items():
-        try:
-            if importlib.util.find_spec(module) is None:
-                return package
-        except ModuleNotFoundError:
-            return package
     return None
 
 
@@ -98,8 +87,6 @@ class Gpu:
         key = (path, tuple(sorted(macros.items())))
         module = self._modules.get(key)
         if module is None:
-            from genossm_kernels._cuda.compiler import compile_kernels
-
             module = GpuModule(self, compile_kernels(path, macros, self.architecture))
             self._modules[key] = module
         return module

@@ -106,20 +106,22 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     module = launcher.module(_FORWARD, macros)
     segment_length, segments = _segments(launcher, layout, batch, length)
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    final_state = u.new_empty(batch, channels, arguments.A.shape[1], dtype=torch.float32)
+    final_state = torch.empty(batch, channels, arguments.A.shape[1], dtype=torch.float32, device=u.device)
     saved: tuple[Tensor, ...] = ()
     parameters = _parameters(arguments, layout, segment_length, segments)
     if need_backward:
         count = -(-length // CHECKPOINT)
-        saved = (u.new_empty(batch, count, channels, layout.padded_state, dtype=torch.float32),)
+        saved = (torch.empty(batch, count, channels, layout.padded_state, dtype=torch.float32, device=u.device),)
         parameters.checkpoints = saved[0].data_ptr()
     parameters.y, parameters.y_batch, parameters.y_row = y.data_ptr(), y.stride(0), y.stride(1)
     parameters.final_state = final_state.data_ptr()
 
     threads = 32 * _FORWARD_WARPS
     if segments > 1:
-        segment_state = u.new_empty(batch, segments, channels, layout.padded_state, dtype=torch.float32)
-        segment_sum = u.new_empty(batch, segments, channels, dtype=torch.float32)
+        segment_state = torch.empty(
+            batch, segments, channels, layout.padded_state, dtype=torch.float32, device=u.device
+        )
+        segment_sum = torch.empty(batch, segments, channels, dtype=torch.float32, device=u.device)
         parameters.segment_state, parameters.segment_sum = segment_state.data_ptr(), segment_sum.data_ptr()
         blocks = -(-batch * (segments - 1) * layout.tiles // _FORWARD_WARPS)
         shared = _FORWARD_WARPS * layout.forward_bytes(macros, u.element_size(), rows=2, maps=1, constants=1)

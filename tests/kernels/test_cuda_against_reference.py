@@ -1,0 +1,298 @@
+"""The CUDA kernels against the definition in float64: their own source, on an emulated GPU here and on a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genossm_kernels._cuda import emulation, source
+from genossm_kernels.causal_conv1d import causal_conv1d
+from genossm_kernels.causal_conv1d import cuda as conv_backend
+from genossm_kernels.selective_scan import cuda as scan_backend
+from genossm_kernels.selective_scan import selective_scan
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
+    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=[pytest.mark.gpu, needs_gpu])])
+def device(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator
+) -> torch.device:
+    """Where the kernels run. Every buffer starts as NaN: an element that a kernel leaves unwritten shows."""
+    empty = torch.empty
+
+    def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tensor = empty(*args, **kwargs)
+        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+    monkeypatch.setattr(torch, "empty", poisoned)
+    if request.param == "gpu":
+        return torch.device("cuda")
+    for backend in (scan_backend, conv_backend):
+        monkeypatch.setattr(backend, "launcher_for", lambda _: emulator)
+        monkeypatch.setattr(backend, "unavailable_reason", lambda _: None)
+    return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One call; the defaults are the tuned path (16 states) over three segments with a ragged end."""
+
+    batch: int = 1
+    length: int = 300
+    channels: int = 40
+    d_state: int = 16
+    groups: int = 1
+    dtype: str = "float32"
+    reverse: bool | tuple[bool, ...] = False
+    gate: bool = True
+    skip: bool = True
+    bias: bool = True
+    softplus: bool = True
+    state: bool = True
+    packed: bool = False
+    step_shift: float = -1.0
+
+    def tensors(self) -> dict[str, torch.Tensor | None]:
+        g = torch.Generator().manual_seed(0)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=g)
+
+        rows = (self.batch, self.length, self.channels)
+        maps = (self.batch, self.length, self.groups, self.d_state)
+        delta = normal(*rows) + self.step_shift if self.softplus else torch.rand(rows, generator=g)
+        dtype = DTYPES[self.dtype]
+        return {
+            "u": normal(*rows).to(dtype),
+            "delta": delta.to(dtype),
+            "A": -4 * torch.rand((self.channels, self.d_state), generator=g) - 0.1,
+            "B": normal(*maps).to(dtype),
+            "C": normal(*maps).to(dtype),
+            "D": normal(self.channels) if self.skip else None,
+            "z": normal(*rows).to(dtype) if self.gate else None,
+            "delta_bias": 0.5 * normal(self.channels) if self.bias else None,
+            "initial_state": normal(self.batch, self.channels, self.d_state) if self.state else None,
+        }
+
+    def seq_idx(self) -> torch.Tensor | None:
+        if not self.packed:
+            return None
+        g = torch.Generator().manual_seed(1)
+        return (torch.rand((self.batch, self.length), generator=g) < 0.06).cumsum(1).int()
+
+    def run(self, backend: str, device: torch.device, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        seq_idx = self.seq_idx()
+
+        def call(**tensors: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+            return selective_scan(
+                **tensors,  # type: ignore[arg-type]
+                delta_softplus=self.softplus,
+                reverse=self.reverse,
+                seq_idx=None if seq_idx is None else seq_idx.to(device),
+                return_final_state=True,
+                backend=backend,
+            )
+
+        return differentiate(call, self.tensors(), device, dtype)
+
+
+def differentiate(
+    call: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    tensors: dict[str, torch.Tensor | None],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> dict[str, torch.Tensor]:
+    """Both outputs and the gradient of every input, on the CPU, for fixed random output gradients."""
+    inputs = {
+        name: None if tensor is None else tensor.to(device, dtype or tensor.dtype).requires_grad_()
+        for name, tensor in tensors.items()
+    }
+    outputs = call(**inputs)
+    g = torch.Generator().manual_seed(2)
+    first = next(tensor for tensor in tensors.values() if tensor is not None)
+    # Rounded to what the kernels are given, so that all compute the same function.
+    weights = [torch.randn(out.shape, generator=g).to(first.dtype).to(out.dtype).to(device) for out in outputs]
+    kept = [(out, weight) for out, weight in zip(outputs, weights) if out.numel()]
+    torch.autograd.backward([out for out, _ in kept], [weight for _, weight in kept])
+    results = {"y": outputs[0], "final_state": outputs[1]}
+    results |= {name: tensor.grad for name, tensor in inputs.items() if tensor is not None and tensor.grad is not None}
+    return {name: tensor.detach().cpu().double() for name, tensor in results.items()}
+
+
+def assert_as_accurate(
+    fused: dict[str, torch.Tensor], plain: dict[str, torch.Tensor], exact: dict[str, torch.Tensor], dtype: torch.dtype
+) -> None:
+    """At most twice the error of the plain float path, and the rounding of a result in the input's type."""
+    assert fused.keys() == exact.keys()
+    for name, expected in exact.items():
+        scale = expected.norm()
+        allowed = 2 * (plain[name] - expected).norm() + 2 * ROUNDING[dtype] * scale
+        error = (fused[name] - expected).norm()
+        assert error <= allowed, f"{name}: error {error / scale:.2e}, allowed {allowed / scale:.2e}"
+
+
+SCANS = {
+    "tuned": Scan(),
+    "both_directions_packed": Scan(batch=2, channels=72, reverse=(True, False), packed=True),
+    "groups_bfloat16": Scan(channels=48, groups=2, dtype="bfloat16"),
+    "reverse_float16_odd": Scan(
+        length=131, channels=33, d_state=5, reverse=True, dtype="float16", state=False, gate=False, skip=False
+    ),
+    "one_step_wide_state": Scan(length=1, channels=8, d_state=64),
+    "step_given": Scan(length=140, channels=24, d_state=30, softplus=False, bias=False),
+    "small_state_many_channels": Scan(length=140, channels=140, d_state=4),
+    "blocks_and_groups": Scan(length=150, channels=48, d_state=8, groups=3, reverse=(False, True), packed=True),
+    "steps_near_zero": Scan(step_shift=-9.0),
+    "steps_huge": Scan(step_shift=12.0),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_scan_is_as_accurate_as_plain_float(name: str, device: torch.device) -> None:
+    scan = SCANS[name]
+    fused = scan.run("cuda", device)
+    exact = scan.run("reference", torch.device("cpu"), torch.float64)
+    plain = scan.run("reference", torch.device("cpu"), torch.float32)
+    assert_as_accurate(fused, plain, exact, DTYPES[scan.dtype])
+
+
+def test_scan_reads_slices_of_a_projection_in_place(device: torch.device) -> None:
+    """Slices that start on 16 bytes, slices that do not, and copies: the same bits."""
+    channels, states = 32, 16
+    g = torch.Generator().manual_seed(3)
+    results = []
+    for pad in (0, 1, None):
+        torch_rows = 0 if pad is None else pad
+        width = 3 * channels + 2 * states + torch_rows
+        values = torch.randn((2, 150, 3 * channels + 2 * states), generator=g.manual_seed(3)).bfloat16()
+        projection = torch.zeros((2, 150, width), dtype=torch.bfloat16)
+        projection[..., torch_rows:] = values
+        parts = projection.to(device)[..., torch_rows:].split([channels, channels, channels, states, states], dim=-1)
+        if pad is None:
+            parts = tuple(part.contiguous() for part in parts)
+        u, delta, z, B, C = parts
+        A = -torch.arange(1.0, states + 1, device=device).repeat(channels, 1)
+        results.append(
+            selective_scan(u, delta - 2, A, B.unsqueeze(2), C.unsqueeze(2), z=z, backend="cuda", reverse=True)
+        )
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_packed_sequences_equal_separate_ones(device: torch.device) -> None:
+    """Forward and backward: nothing passes a boundary, wherever it falls in a segment or tile."""
+    lengths = (1, 130, 37, 96)
+    tensors = Scan(length=sum(lengths), state=False).tensors()
+    tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+    seq_idx = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))[None].int().to(device)
+
+    def run(rows: slice, index: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = {
+            name: tensor[:, rows] if tensor is not None and tensor.dim() > 2 else tensor
+            for name, tensor in tensors.items()
+        }
+        inputs["u"] = inputs["u"].clone().requires_grad_()  # type: ignore[union-attr]
+        y = selective_scan(**inputs, seq_idx=index, backend="cuda")  # type: ignore[arg-type]
+        y.square().sum().backward()
+        assert inputs["u"].grad is not None
+        return y.detach(), inputs["u"].grad
+
+    packed, packed_gradient = run(slice(0, sum(lengths)), seq_idx)
+    start = 0
+    for length in lengths:
+        rows = slice(start, start + length)
+        y, gradient = run(rows, None)
+        torch.testing.assert_close(packed[:, rows], y, rtol=2e-6, atol=2e-6)
+        torch.testing.assert_close(packed_gradient[:, rows], gradient, rtol=1e-5, atol=1e-5)
+        start += length
+
+
+def test_emulation_notices_a_broken_kernel(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A sum or a wait for copies left out, and the result is wrong: the emulation is a test, not a formality."""
+    if device.type != "cpu":
+        pytest.skip("the emulation's own test")
+    tensors = Scan(length=40, channels=32).tensors()
+    with torch.no_grad():
+        whole = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
+        monkeypatch.setattr(scan_backend, "launcher_for", lambda _: emulation.Emulator(tmp_path))
+        text = source.read_source(scan_backend._FORWARD)
+        for line in ("await_copies<1>();", "reduce_scatter<4 * GROUP>(y, lane, 16, STATE_LANES);"):
+            assert line in text
+            monkeypatch.setattr(emulation, "read_source", lambda _, line=line: text.replace(line, "", 1))
+            broken = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
+            assert not torch.allclose(broken, whole)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One call of causal_conv1d."""
+
+    batch: int = 2
+    length: int = 70
+    channels: int = 24
+    width: int = 4
+    dtype: str = "float32"
+    reverse: bool | tuple[bool, ...] = False
+    bias: bool = True
+    state: bool = True
+    packed: bool = False
+    activation: str | None = "silu"
+
+    def run(self, backend: str, device: torch.device, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+        g = torch.Generator().manual_seed(0)
+        kind = DTYPES[self.dtype]
+        tail = (self.batch, self.width - 1, self.channels)
+        tensors = {
+            "x": torch.randn((self.batch, self.length, self.channels), generator=g).to(kind),
+            "weight": torch.randn((self.channels, self.width), generator=g),
+            "bias": torch.randn(self.channels, generator=g) if self.bias else None,
+            "initial_state": torch.randn(tail, generator=g).to(kind) if self.state else None,
+        }
+        ids = (torch.rand((self.batch, self.length), generator=g) < 0.15).cumsum(1).int().to(device)
+
+        def call(**inputs: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+            return causal_conv1d(
+                **inputs,  # type: ignore[arg-type]
+                activation=self.activation,  # type: ignore[arg-type]
+                reverse=self.reverse,
+                seq_idx=ids if self.packed else None,
+                return_final_state=True,
+                backend=backend,
+            )
+
+        return differentiate(call, tensors, device, dtype)
+
+
+CONVOLUTIONS = {
+    "width_4": Convolution(),
+    "both_directions_packed": Convolution(reverse=(True, False), packed=True),
+    "reverse_packed_bfloat16": Convolution(reverse=True, packed=True, dtype="bfloat16"),
+    "shorter_than_width": Convolution(length=2, channels=13, dtype="float16"),
+    "one_step_no_activation": Convolution(length=1, width=3, bias=False, activation=None),
+    "width_1": Convolution(width=1, state=False),
+    "width_8_odd_channels": Convolution(length=40, width=8, channels=5, packed=True),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution_is_as_accurate_as_plain_float(name: str, device: torch.device) -> None:
+    convolution = CONVOLUTIONS[name]
+    fused = convolution.run("cuda", device)
+    exact = convolution.run("reference", torch.device("cpu"), torch.float64)
+    plain = convolution.run("reference", torch.device("cpu"), torch.float32)
+    assert_as_accurate(fused, plain, exact, DTYPES[convolution.dtype])

@@ -1,0 +1,84 @@
+"""What users' machines do at the first call, as far as it goes without a GPU: NVRTC, and the cache on disk."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from genossm_kernels._cuda import cache, compiler
+from genossm_kernels.causal_conv1d import cuda as conv_backend
+from genossm_kernels.selective_scan import cuda as scan_backend
+
+SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "STATE_LANES": 4, "ALIGNED": 1, "ALIGNED_MAPS": 1}
+SOURCES = {
+    "scan_forward": (scan_backend._FORWARD, SCAN_MACROS),
+    "scan_backward": (scan_backend._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 8}),
+    "convolution": (conv_backend._SOURCE, {"DTYPE": 1, "WIDTH": 4, "SILU": 1, "ALIGNED": 1}),
+}
+needs_compiler = pytest.mark.skipif(
+    not compiler.installed(), reason="genossm[cuda] is not installed: there is no NVRTC to compile with"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GENOSSM_KERNEL_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_90", "sm_100"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_compiles_without_a_gpu(name: str, architecture: str) -> None:
+    path, macros = SOURCES[name]
+    cubin = compiler.compile_uncached(path, macros, architecture)
+    assert cubin.startswith(b"\x7fELF")
+
+
+@needs_compiler
+def test_second_compilation_is_read_from_disk_and_a_damaged_file_is_not(
+    cache_of_its_own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def counted(path: Path, macros: dict[str, int], architecture: str) -> bytes:
+        calls.append((path, dict(macros), architecture))
+        return b"machine code %d" % len(calls)
+
+    monkeypatch.setattr(compiler, "compile_uncached", counted)
+    path, macros = SOURCES["convolution"]
+    first = compiler.compile_kernels(path, macros, "sm_90")
+    assert compiler.compile_kernels(path, macros, "sm_90") == first
+    assert len(calls) == 1
+    compiler.compile_kernels(path, macros, "sm_80")
+    compiler.compile_kernels(path, macros | {"WIDTH": 3}, "sm_90")
+    monkeypatch.setattr(compiler, "compiler_version", lambda: "0.0")
+    compiler.compile_kernels(path, macros, "sm_90")
+    assert len(calls) == 4
+    assert not [file for file in cache_of_its_own.iterdir() if file.suffix != ".cubin"]
+
+    for file in cache_of_its_own.iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING):
+        assert compiler.compile_kernels(path, macros, "sm_90") == b"machine code 5"
+    assert "damaged" in caplog.text
+    assert compiler.compile_kernels(path, macros, "sm_90") == b"machine code 5"
+    assert len(calls) == 5
+
+
+def test_a_directory_that_cannot_be_written_costs_no_run(
+    cache_of_its_own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    occupied = cache_of_its_own / "file"
+    occupied.write_text("in the way")
+    monkeypatch.setenv("GENOSSM_KERNEL_CACHE", str(occupied))
+    with caplog.at_level(logging.WARNING):
+        cache.store("key", b"machine code")
+    assert "not kept" in caplog.text
+    assert cache.load("key") is None
+
+
+def test_keys_separate_their_parts() -> None:
+    assert cache.cache_key("ab", "c") != cache.cache_key("a", "bc")
