@@ -61,6 +61,25 @@ def test_info_is_a_table_equal_to_samtools_dict(tmp_path: Path, kind: str) -> No
     assert [row[5] for row in rows] == ["1", "2", "M,MT,chrMT"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no.zarr", "No file at no.zarr"),
+        (".", "is no whole genome store"),
+        ("half.fa.gz", "is truncated"),
+        ("newer.zarr", "written by a newer genossm (store schema 99"),
+    ],
+)
+def test_info_of_bad_input_is_one_line(tmp_path: Path, name: str, message: str) -> None:
+    fasta = write_fasta(tmp_path / "x.fa.gz", toy_genome(), bgzip=True)
+    (tmp_path / "half.fa.gz").write_bytes(fasta.read_bytes()[:-10])
+    path = build(fasta, tmp_path / "newer.zarr").path / "zarr.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99'))
+    done = genossm_command("genome", "info", name, cwd=tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert message in done.stderr
+
+
 def test_build_reads_what_random_access_cannot(tmp_path: Path) -> None:
     packed, uneven = tmp_path / "x.fa.gz", tmp_path / "y.fa"
     packed.write_bytes(gzip.compress(b">a some words\nACGT\nAC\n>b\nGG"))

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genossm.genome
-from genossm.core.errors import ContigNotFoundError, InputFileError, IntervalError
+from genossm.core.errors import AlphabetError, ContigNotFoundError, InputFileError, IntervalError
 from genossm.genome import Genome, build
 from genossm.genome.layout import array_path
 from genossm.sequence import Interval, NucleotideTokenizer, left_align, reverse_complement
@@ -29,7 +29,7 @@ from genossm.sequence.variant import Variant
 from genossm.testing import toy_genome, write_fasta
 from genossm.testing.strategies import genomes, intervals
 
-TOKENIZERS = (NucleotideTokenizer(), NucleotideTokenizer(uppercase=False), NucleotideTokenizer(on_unknown="raise"))
+TOKENIZERS = (NucleotideTokenizer(), NucleotideTokenizer(uppercase=False))
 CODECS = ("blosc-lz4", "blosc-zstd", "zstd", "none")
 
 
@@ -38,7 +38,7 @@ def same(first: Genome, second: Genome, interval: Interval) -> None:
         letters = first.fetch(interval, uppercase=uppercase)
         assert second.fetch(interval, uppercase=uppercase) == letters
         assert second.fetch_array(interval, uppercase=uppercase).tobytes() == letters
-        for tokenizer in TOKENIZERS[:2]:
+        for tokenizer in TOKENIZERS:
             ids = second.encode(interval, tokenizer, uppercase=uppercase)
             assert ids.tolist() == tokenizer.encode(letters).tolist()
             assert first.encode(interval, tokenizer, uppercase=uppercase).tolist() == ids.tolist()
@@ -166,6 +166,31 @@ def test_out_is_filled_and_must_fit(toy_store: Path) -> None:
         for wrong in (np.zeros(2199, dtype=np.uint8), np.zeros(2200, dtype=np.int64)):
             with pytest.raises(IntervalError, match=r"out: got .* wanted uint8 \(2200,\)"):
                 genome.fetch_array(interval, out=wrong)  # type: ignore[arg-type]
+
+
+class Pairs:
+    """A tokenizer of another kind: one token for two letters."""
+
+    def encode(self, sequence: np.ndarray, *, add_special_tokens: bool = False) -> np.ndarray:
+        assert not add_special_tokens
+        return sequence[::2].astype(np.int64) * 256 + sequence[1::2]
+
+
+def test_tokenizers_of_other_kinds_get_the_letters(toy_store: Path) -> None:
+    with genossm.genome.open(toy_store) as genome:
+        interval = Interval("chr1", 1480, 2020, "-")
+        for uppercase in (True, False):
+            letters = genome.fetch(interval, uppercase=uppercase)
+            ids = genome.encode(interval, Pairs(), uppercase=uppercase)  # type: ignore[arg-type]
+            assert ids.tolist() == [256 * letters[i] + letters[i + 1] for i in range(0, 540, 2)]
+
+
+def test_a_strict_tokenizer_refuses_the_references_ambiguity_codes(toy_store: Path) -> None:
+    with genossm.genome.open(toy_store) as genome:
+        around = Interval("chr1", 2490, 2510)
+        assert genome.encode(around, NucleotideTokenizer()).tolist()[10] == NucleotideTokenizer.unk_id
+        with pytest.raises(AlphabetError, match="'R' at position 10"):
+            genome.encode(around, NucleotideTokenizer(on_unknown="raise"))
 
 
 def test_small_reads_share_chunks_and_stay_right(toy_store: Path) -> None:
