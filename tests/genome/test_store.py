@@ -208,6 +208,8 @@ def ids_of(genome: Genome, start: int) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["human_fasta", "human_store"])
 @pytest.mark.parametrize("method", ["spawn", "fork"])
+# Python 3.12 warns of any fork beside threads (Zarr keeps some); people do it all the same.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_processes_open_for_themselves(kind: str, method: str, request: pytest.FixtureRequest) -> None:
     starts = [1_500_000 + 1000 * i for i in range(40)]
     with genossm.genome.open(request.getfixturevalue(kind), aliases={"twenty": "20"}) as genome:
