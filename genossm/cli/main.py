@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import click
@@ -48,6 +50,9 @@ def main(debug: bool) -> None:
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; user errors become one line on stderr and an exit code (1; 2 usage; 3 skipped)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        # A terminated command unwinds like an interrupted one, so that temporary files are removed.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main.main(args=arguments, prog_name="genossm", standalone_mode=True)
     except GenossmError as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,29 @@ def test_debug_keeps_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.command, "invoke", fail)
     with pytest.raises(ConfigError, match="whole story"):
         run(["--debug", "genome", "info", "x"])
+
+
+def test_a_terminated_command_leaves_nothing_behind(tmp_path: Path) -> None:
+    code = """
+import sys, time
+import genossm.cli.genome as module
+from genossm.core.atomic import atomic_directory
+from genossm.cli.main import run
+
+def build(*_, **__):
+    with atomic_directory(sys.argv[1] + "/store.zarr") as folder:
+        (folder / "half").write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)
+
+module.command.invoke = build
+run(["genome", "build", "x.fa", "-o", "y"])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    assert list(tmp_path.iterdir())
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
