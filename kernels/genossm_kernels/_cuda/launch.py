@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,7 +76,20 @@ class Gpu:
         self._context: Any = None
         self._modules: dict[tuple[Path, tuple[tuple[str, int], ...]], GpuModule] = {}
 
-    def bind_context(self) -> None:
+    def current(self) -> AbstractContextManager[Any]:
+        """Makes this GPU and PyTorch's context on it the calling thread's."""
+        if torch.cuda.current_device() == self.index:
+            self._bind_context()
+            return nullcontext()
+        return self._switched()
+
+    @contextmanager
+    def _switched(self) -> Iterator[None]:
+        with torch.cuda.device(self.index):
+            self._bind_context()
+            yield
+
+    def _bind_context(self) -> None:
         """Give this thread PyTorch's context where it has none, as autograd's threads begin."""
         driver = _driver()
         if int(_check(driver.cuCtxGetCurrent())) == 0:
@@ -123,8 +137,7 @@ class GpuModule:
 
     def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
         driver = _driver()
-        with torch.cuda.device(self._gpu.index):
-            self._gpu.bind_context()
+        with self._gpu.current():
             function = self._function(kernel, shared_bytes)
             stream = driver.CUstream(torch.cuda.current_stream(self._gpu.index).cuda_stream)
             pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
@@ -137,8 +150,7 @@ class GpuModule:
     def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
         key = (kernel, threads, shared_bytes)
         if key not in self._resident:
-            with torch.cuda.device(self._gpu.index):
-                self._gpu.bind_context()
+            with self._gpu.current():
                 self._function(kernel, shared_bytes)
                 occupancy = self._kernel(kernel).occupancy
                 per_multiprocessor = occupancy.max_active_blocks_per_multiprocessor(threads, shared_bytes)
