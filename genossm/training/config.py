@@ -167,7 +167,12 @@ class TrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        self.stack_config()
+        objective = self.stack_config().objective
+        if objective != "causal":
+            raise ConfigError(
+                f"model.objective is {objective!r}; this version trains 'causal' models. Leave model.direction and "
+                "model.objective out."
+            )
         if self.data.batch % self.run.devices:
             raise ConfigError(f"data.batch is {self.data.batch}, which {self.run.devices} devices cannot share evenly.")
         if self.schedule.kind == "cosine" and self.total_steps is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genossm.data.batch import IGNORE, Batch
 from genossm.data.lightning import require_lightning
+from genossm.inference import require_causal
 from genossm.training.config import OptimizerConfig, ScheduleConfig
 from genossm.training.numerics import non_finite_message
 from genossm.training.optim import build_optimizer, schedule_factor
@@ -50,6 +51,7 @@ class LanguageModelTraining(LightningModule):
     total_steps: where the schedule ends.   gradient_clip: largest norm of all gradients together, None for none.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
     validation.
+    Raises: MethodError for a model that is not causal: it would see what it is to predict.
     Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
     """
 
@@ -63,6 +65,7 @@ class LanguageModelTraining(LightningModule):
         gradient_clip: float | None = 1.0,
     ) -> None:
         super().__init__()
+        require_causal(model)
         self.model = model
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.total_steps, self.gradient_clip = total_steps, gradient_clip

@@ -36,6 +36,7 @@ def test_a_file_reads_back_from_its_own_mapping(run_file: Path) -> None:
         ("optimizer.learning_rat=0.1", "optimizer.learning_rat is not a key of OptimizerConfig. Did you mean 'learnin"),
         ("runn.seed=1", "runn is not a key of TrainConfig. Did you mean 'run'?"),
         ("model.d_modle=8", "model.d_modle is not a key of StackConfig. Did you mean 'd_model'?"),
+        ("model={d_model: 8, n_layer: 1, direction: bidirectional, objective: masked}", "model.objective is 'masked'"),
         ("model.preset=smal", "There is no preset 'smal'. Did you mean 'small'?"),
         ("optimizer.learning_rate=1e-3", "YAML reads 1e-3 as text"),
         ("optimizer.learning_rate=-1.0", "learning_rate is -1.0"),

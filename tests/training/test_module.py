@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from genossm.core.errors import NumericsError
+from genossm.core.errors import MethodError, NumericsError
 from genossm.data.batch import IGNORE, Batch, CausalCollator
 from genossm.data.dataset import WindowItem
 from genossm.models import SequenceModel, StackConfig
@@ -123,3 +123,9 @@ def test_a_long_batch_names_its_first_windows_and_counts_the_rest() -> None:
         module.model.backbone.embedding.weight.fill_(math.inf)
     with pytest.raises(NumericsError, match=r"x:1-10, x:11-20, x:21-30, x:31-40 and 2 more"):
         step(module, rows)
+
+
+def test_a_model_that_reads_both_ways_is_refused() -> None:
+    config = StackConfig(d_model=8, n_layer=1, d_state=4, direction="bidirectional", objective="masked")
+    with pytest.raises(MethodError, match="needs a causal model"):
+        LanguageModelTraining(SequenceModel(config), OptimizerConfig(), ScheduleConfig(), total_steps=1)
