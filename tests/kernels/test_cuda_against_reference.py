@@ -14,7 +14,7 @@ from genossm_kernels._cuda import emulation, source
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda as scan_backend
-from genossm_kernels.selective_scan import selective_scan
+from genossm_kernels.selective_scan import cuda_plan, selective_scan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
@@ -230,7 +230,7 @@ def test_emulation_notices_a_broken_kernel(
     with torch.no_grad():
         whole = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
         monkeypatch.setattr(scan_backend, "launcher_for", lambda _: emulation.Emulator(tmp_path))
-        text = source.read_source(scan_backend._FORWARD)
+        text = source.read_source(cuda_plan._FORWARD)
         for line in ("await_copies<1>();", "reduce_scatter<4 * GROUP>(y, lane, 16, STATE_LANES);"):
             assert line in text
             monkeypatch.setattr(emulation, "read_source", lambda _, line=line: text.replace(line, "", 1))

@@ -9,12 +9,15 @@ import pytest
 
 from genossm_kernels._cuda import cache, compiler
 from genossm_kernels.causal_conv1d import cuda as conv_backend
-from genossm_kernels.selective_scan import cuda as scan_backend
+from genossm_kernels.selective_scan import cuda_plan as scan_plan
 
 SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "STATE_LANES": 4, "ALIGNED": 1, "ALIGNED_MAPS": 1}
 SOURCES = {
-    "scan_forward": (scan_backend._FORWARD, SCAN_MACROS),
-    "scan_backward": (scan_backend._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 8}),
+    "scan_forward": (scan_plan._FORWARD, SCAN_MACROS | {"FORWARD_WARPS": 8, "FORWARD_BLOCKS": 2}),
+    "scan_backward": (
+        scan_plan._BACKWARD,
+        SCAN_MACROS | {"ADJOINT_WARPS": 8, "ADJOINT_BLOCKS": 2, "BACKWARD_WARPS": 8},
+    ),
     "convolution": (conv_backend._SOURCE, {"DTYPE": 1, "WIDTH": 4, "SILU": 1, "ALIGNED": 1}),
 }
 needs_compiler = pytest.mark.skipif(

@@ -155,20 +155,6 @@ __device__ __forceinline__ void store_four(float* target, const float (&values)[
 constexpr float LOG2E = 1.4426950408889634f;
 constexpr float LN2 = 0.6931471805599453f;
 
-// 2^x on the multiply-add pipes, relative error 2.3e-7 and shrinking with |x| (the constant term is exactly 1).
-__device__ __forceinline__ float exp2_polynomial(float x) {
-    x = fmaxf(x, -126.f);
-    const float shifted = x + 12582912.f;  // 1.5 * 2^23: the integer part lands in the low mantissa bits
-    const float f = x - (shifted - 12582912.f);
-    float p = 1.33333557e-3f;
-    p = fmaf(p, f, 9.66624916e-3f);
-    p = fmaf(p, f, 5.55050038e-2f);
-    p = fmaf(p, f, 2.40223512e-1f);
-    p = fmaf(p, f, 6.93147123e-1f);
-    p = fmaf(p, f, 1.f);
-    return __int_as_float(__float_as_int(p) + (__float_as_int(shifted) << 23));
-}
-
 // log(1 + exp(x)), relative error 3e-7 also where the result is small (a step size of 1e-3 is x = -6.9).
 __device__ __forceinline__ float softplus(float x) {
     const float magnitude = fabsf(x);

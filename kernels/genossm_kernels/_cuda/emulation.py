@@ -6,7 +6,7 @@ import ctypes
 import functools
 import shutil
 import subprocess
-from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from genossm_kernels._cuda.cache import cache_key
@@ -20,7 +20,15 @@ class EmulatedModule:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
 
-    def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
+    def launch(
+        self,
+        stream: None,  # noqa: ARG002
+        kernel: str,
+        blocks: int,
+        threads: int,
+        shared_bytes: int,
+        parameters: ctypes.Structure,
+    ) -> None:
         size = getattr(self._library, f"parameter_bytes_{kernel}")
         size.restype = ctypes.c_size_t
         expected = size()
@@ -44,8 +52,11 @@ class Emulator:
         """`directory` keeps what is compiled."""
         self._directory = directory
 
-    def module(self, path: Path, macros: Mapping[str, int]) -> EmulatedModule:
-        return _build(read_source(path), tuple(sorted(macros.items())), self._directory)
+    def module(self, path: Path, macros: tuple[tuple[str, int], ...]) -> EmulatedModule:
+        return _build(read_source(path), macros, self._directory)
+
+    def active(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,8 +21,10 @@ OLDEST_CAPABILITY = (8, 0)
 class Module(Protocol):
     """The kernels of one source file with one set of macros."""
 
-    def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
-        """Queue `kernel(parameters)`; `parameters` is copied."""
+    def launch(
+        self, stream: Any, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure
+    ) -> None:
+        """Queue `kernel(parameters)` on what `Launcher.active` gave; `parameters` is copied."""
         ...
 
     def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
@@ -36,7 +38,13 @@ class Launcher(Protocol):
     multiprocessors: int
     shared_bytes_per_block: int
 
-    def module(self, path: Path, macros: Mapping[str, int]) -> Module: ...
+    def module(self, path: Path, macros: tuple[tuple[str, int], ...]) -> Module:
+        """The kernels of a source file compiled with `macros`; in one order each time, they are its key."""
+        ...
+
+    def active(self) -> AbstractContextManager[Any]:
+        """While inside, this device is the thread's; gives PyTorch's current stream on it, for `Module.launch`."""
+        ...
 
 
 def unavailable_reason(device: torch.device) -> str | None:
@@ -76,18 +84,12 @@ class Gpu:
         self._context: Any = None
         self._modules: dict[tuple[Path, tuple[tuple[str, int], ...]], GpuModule] = {}
 
-    def current(self) -> AbstractContextManager[Any]:
-        """Makes this GPU and PyTorch's context on it the calling thread's."""
-        if torch.cuda.current_device() == self.index:
-            self._bind_context()
-            return nullcontext()
-        return self._switched()
-
     @contextmanager
-    def _switched(self) -> Iterator[None]:
-        with torch.cuda.device(self.index):
+    def active(self) -> Iterator[Any]:
+        switch = nullcontext() if torch.cuda.current_device() == self.index else torch.cuda.device(self.index)
+        with switch:
             self._bind_context()
-            yield
+            yield _driver().CUstream(torch.cuda.current_stream(self.index).cuda_stream)
 
     def _bind_context(self) -> None:
         """Give this thread PyTorch's context where it has none, as autograd's threads begin."""
@@ -97,11 +99,11 @@ class Gpu:
                 self._context = _check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(self.index)))
             _check(driver.cuCtxSetCurrent(self._context))
 
-    def module(self, path: Path, macros: Mapping[str, int]) -> GpuModule:
-        key = (path, tuple(sorted(macros.items())))
+    def module(self, path: Path, macros: tuple[tuple[str, int], ...]) -> GpuModule:
+        key = (path, macros)
         module = self._modules.get(key)
         if module is None:
-            module = GpuModule(self, compile_kernels(path, macros, self.architecture))
+            module = GpuModule(self, compile_kernels(path, dict(macros), self.architecture))
             self._modules[key] = module
         return module
 
@@ -135,22 +137,18 @@ class GpuModule:
             self._functions[key] = function
         return function
 
-    def launch(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure) -> None:
-        driver = _driver()
-        with self._gpu.current():
-            function = self._function(kernel, shared_bytes)
-            stream = driver.CUstream(torch.cuda.current_stream(self._gpu.index).cuda_stream)
-            pointers = (ctypes.c_void_p * 1)(ctypes.addressof(parameters))
-            _check(
-                driver.cuLaunchKernel(
-                    function, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, ctypes.addressof(pointers), 0
-                )
-            )
+    def launch(
+        self, stream: Any, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure
+    ) -> None:
+        function = self._function(kernel, shared_bytes)
+        pointer = ctypes.c_void_p(ctypes.addressof(parameters))
+        array = ctypes.addressof(pointer)
+        _check(_driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, array, 0))
 
     def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
         key = (kernel, threads, shared_bytes)
         if key not in self._resident:
-            with self._gpu.current():
+            with self._gpu.active():
                 self._function(kernel, shared_bytes)
                 occupancy = self._kernel(kernel).occupancy
                 per_multiprocessor = occupancy.max_active_blocks_per_multiprocessor(threads, shared_bytes)
@@ -166,7 +164,7 @@ def _driver() -> Any:
 def _check(result: tuple[Any, ...]) -> Any:
     """The value of a driver call, or an error that names what failed."""
     status = result[0]
-    if int(status) != 0:
+    if status != 0:
         _, name = _driver().cuGetErrorName(status)
         raise RuntimeError(f"a CUDA call failed: {name.decode() if isinstance(name, bytes) else status}")
     return result[1] if len(result) > 1 else None

@@ -65,7 +65,8 @@ def forward(
     parameters.y, parameters.y_batch, parameters.y_row = y.data_ptr(), y.stride(0), y.stride(1)
     parameters.final_state = final_state.data_ptr()
     module = launcher.module(_SOURCE, _macros(arguments, (x,)))
-    module.launch("convolve", -(-threads // _THREADS), _THREADS, 0, parameters)
+    with launcher.active() as stream:
+        module.launch(stream, "convolve", -(-threads // _THREADS), _THREADS, 0, parameters)
     return y, final_state, ()
 
 
@@ -91,7 +92,8 @@ def backward(
     if grad_initial is not None:
         parameters.grad_initial_state = grad_initial.data_ptr()
     module = launcher.module(_SOURCE, _macros(arguments, (x, grad_y)))
-    module.launch("convolve_gradients", -(-threads // _THREADS), _THREADS, 0, parameters)
+    with launcher.active() as stream:
+        module.launch(stream, "convolve_gradients", -(-threads // _THREADS), _THREADS, 0, parameters)
     sums = partial.sum(dim=0)
     bias = None if arguments.bias is None else sums[:, width].contiguous()
     return ConvGradients(x=grad_x, weight=sums[:, :width].contiguous(), bias=bias, initial_state=grad_initial)
@@ -117,16 +119,16 @@ def _parameters(arguments: ConvArguments, launcher: Launcher) -> tuple[ConvParam
     return p, pieces * p.chunks
 
 
-def _macros(arguments: ConvArguments, rows: tuple[Tensor, ...]) -> dict[str, int]:
+def _macros(arguments: ConvArguments, rows: tuple[Tensor, ...]) -> tuple[tuple[str, int], ...]:
     """What the source is compiled for. `rows` are the tensors whose channels may be read 16 bytes at a time."""
     vector = 16 // arguments.x.element_size()
     block_length = arguments.x.shape[2] // len(arguments.reverse)
     whole = block_length % vector == 0 and all(
         row.data_ptr() % 16 == 0 and all(stride % vector == 0 for stride in row.stride()[:-1]) for row in rows
     )
-    return {
-        "DTYPE": _DTYPES[arguments.x.dtype],
-        "WIDTH": arguments.weight.shape[1],
-        "SILU": int(arguments.silu),
-        "ALIGNED": int(whole),
-    }
+    return (
+        ("ALIGNED", int(whole)),
+        ("DTYPE", _DTYPES[arguments.x.dtype]),
+        ("SILU", int(arguments.silu)),
+        ("WIDTH", arguments.weight.shape[1]),
+    )

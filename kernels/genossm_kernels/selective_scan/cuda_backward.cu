@@ -2,35 +2,13 @@
 // carry[t-1] = a[t] g[t] with g[t] = carry[t] + C[t] dy[t].
 #include "cuda_common.cuh"
 
-#ifndef BACKWARD_WARPS
-#define BACKWARD_WARPS 8
-#endif
-#ifndef GRADIENT_TILE
-#define GRADIENT_TILE 8
-#endif
-#ifndef SWEEP_TILE
-#define SWEEP_TILE 32
-#endif
-#ifndef GRADIENT_BLOCKS
-#define GRADIENT_BLOCKS 1
-#endif
-#ifndef ADJOINT_WARPS
-#define ADJOINT_WARPS 4
-#endif
-#ifndef POLYNOMIAL_ADJOINTS
-#define POLYNOMIAL_ADJOINTS 0
-#endif
-#ifndef POLYNOMIAL_SWEEP
-#define POLYNOMIAL_SWEEP 0
-#endif
-#ifndef POLYNOMIAL_GRADIENTS
-#define POLYNOMIAL_GRADIENTS 0
-#endif
+// Further macros: BACKWARD_WARPS of a block of `gradients`; ADJOINT_WARPS of `segment_adjoints` and the ADJOINT_BLOCKS
+// that a multiprocessor is to hold.
 constexpr int CARRY = 16;  // segments whose adjoints are loaded at once
 constexpr int TA = 16;  // times of a tile in `segment_adjoints`
-constexpr int T = GRADIENT_TILE;  // and in `gradients`, where a thread keeps every state of the tile
+constexpr int T = 8;    // and in `gradients`, where a thread keeps every state of the tile
 constexpr int GROUP = 4;  // times whose outputs are summed over the states together
-constexpr int S = SWEEP_TILE;   // and in its forward sweep; a multiple of T
+constexpr int S = 32;   // and in its forward sweep; a multiple of T
 
 constexpr int ADJOINT_SLOT = Rows<TA>::FLOATS;
 constexpr int ADJOINT_FLOATS =
@@ -46,7 +24,7 @@ constexpr int GRADIENT_FLOATS = ROW_FLOATS + S * PADDED_STATE + 2 * MAP_FLOATS +
 
 // What a segment adds to the adjoint of the state entering it: sum over its times of exp(A sigma) C dy, sigma the sum
 // of the steps up to and with that time.
-extern "C" __global__ void __launch_bounds__(32 * ADJOINT_WARPS, 4) segment_adjoints(const ScanParams p) {
+extern "C" __global__ void __launch_bounds__(32 * ADJOINT_WARPS, ADJOINT_BLOCKS) segment_adjoints(const ScanParams p) {
     GENOSSM_SHARED(shared);
     const int lane = threadIdx.x % 32;
     const int channel = lane % CHANNEL_LANES * 4, state = lane / CHANNEL_LANES * 4;
@@ -118,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(32 * ADJOINT_WARPS, 4) segment_adjo
                 sigma[i] += dt[i];
 #pragma unroll
                 for (int s = 0; s < 4; ++s)
-                    total[i][s] = fmaf(decay<POLYNOMIAL_ADJOINTS>(A2[i][s] * sigma[i], 4 * i + s), g[i] * c[s], total[i][s]);
+                    total[i][s] = fmaf(exp2_unit(A2[i][s] * sigma[i]), g[i] * c[s], total[i][s]);
             }
         }
         const bool vanished = decaying && all_vanished(p, A2, sigma, tile, channel, state);
@@ -168,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(256) carry_adjoints(const ScanParam
 
 // All gradients. A block walks one segment from its end, checkpoint by checkpoint: it sweeps forward leaving the state
 // before each tile in scratch, then takes the tiles backward. The warps are neighbouring tiles of channels of one run.
-extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCKS) gradients(const ScanParams p) {
+extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(const ScanParams p) {
     GENOSSM_SHARED(shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int channel = lane % CHANNEL_LANES * 4, state = lane / CHANNEL_LANES * 4;
@@ -270,7 +248,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCK
                         for (int i = 0; i < 4; ++i)
 #pragma unroll
                             for (int s = 0; s < 4; ++s)
-                                h[i][s] = fmaf(decay<POLYNOMIAL_SWEEP>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s), h[i][s],
+                                h[i][s] = fmaf(exp2_unit(fmaf(A2[i][s], dt[i], barrier)), h[i][s],
                                                x[i] * b[s]);
                     }
                 }
@@ -333,7 +311,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCK
                             y[4 * k + i] = 0.f;
 #pragma unroll
                             for (int s = 0; s < 4; ++s) {
-                                const float a = decay<POLYNOMIAL_GRADIENTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s);
+                                const float a = exp2_unit(fmaf(A2[i][s], dt[i], barrier));
                                 h[t + 1][i][s] = fmaf(a, h[t][i][s], x[i] * b[s]);
                                 if (GATE) y[4 * k + i] = fmaf(h[t + 1][i][s], c[s], y[4 * k + i]);
                             }
@@ -365,7 +343,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, GRADIENT_BLOCK
                             grad_maps[s] = fmaf(g, x[i], grad_maps[s]);
                             grad_maps[4 + s] = fmaf(h[t + 1][i][s], out[i], grad_maps[4 + s]);
                             sums[i] = fmaf(g, b[s], sums[i]);
-                            const float passed = g * decay<POLYNOMIAL_GRADIENTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s);
+                            const float passed = g * exp2_unit(fmaf(A2[i][s], dt[i], barrier));
                             const float q = passed * h[t][i][s];
                             sums[4 + i] = fmaf(q, A2[i][s], sums[4 + i]);
                             grad_A[i][s] = fmaf(q, dt[i], grad_A[i][s]);

@@ -1,7 +1,7 @@
 // Shared by the forward and backward kernels of the selective scan. CUDA.md derives the layout.
 //
-// Macros: DTYPE, SOFTPLUS, GATE (z is there), STATE_LANES (padded d_state / 4: 1 2 4 8 16), ALIGNED (16-byte rows of u delta z y and gradients),
-// ALIGNED_MAPS (the same of B and C), POLYNOMIAL_* (how many of a thread's 16 exponentials avoid the special unit).
+// Macros: DTYPE, SOFTPLUS, GATE (z is there), STATE_LANES (padded d_state / 4: 1 2 4 8 16), ALIGNED (16-byte rows of
+// u delta z y and gradients), ALIGNED_MAPS (the same of B and C).
 #pragma once
 #include "device.cuh"
 
@@ -294,13 +294,6 @@ __device__ __forceinline__ void load_rates(const ScanParams& p, const Tile& tile
     for (int i = 0; i < 4; ++i)
 #pragma unroll
         for (int s = 0; s < 4; ++s) A2[i][s] *= LOG2E;
-}
-
-// Of a thread's 16 exponentials, POLYNOMIALS run on the multiply-add pipes, the rest on the special function unit.
-template <int POLYNOMIALS>
-__device__ __forceinline__ float decay(float exponent, int index) {
-    // Spread evenly: index * P mod 16 < P.
-    return index * POLYNOMIALS % 16 < POLYNOMIALS ? exp2_polynomial(exponent) : exp2_unit(exponent);
 }
 
 // A thread's end of work over a segment: times first .. first + length, cut at the end of the sequence.

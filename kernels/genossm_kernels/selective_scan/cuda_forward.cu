@@ -1,22 +1,8 @@
 // Forward selective scan in three launches; CUDA.md derives it. The host skips the first two for one segment.
 #include "cuda_common.cuh"
 
-#ifndef FORWARD_TILE
-#define FORWARD_TILE 16
-#endif
-#ifndef FORWARD_WARPS
-#define FORWARD_WARPS 4
-#endif
-#ifndef POLYNOMIAL_STATES
-#define POLYNOMIAL_STATES 0
-#endif
-#ifndef POLYNOMIAL_OUTPUTS
-#define POLYNOMIAL_OUTPUTS 0
-#endif
-#ifndef FORWARD_BLOCKS
-#define FORWARD_BLOCKS 4
-#endif
-constexpr int T = FORWARD_TILE;
+// Further macros: FORWARD_WARPS of a block and the FORWARD_BLOCKS that a multiprocessor is to hold.
+constexpr int T = 16;  // times of a tile
 constexpr int CARRY = 16;  // segments whose states are loaded at once
 constexpr int GROUP = 4;   // times whose outputs are summed over the states together
 
@@ -105,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
             for (int i = 0; i < 4; ++i) {
 #pragma unroll
                 for (int s = 0; s < 4; ++s)
-                    total[i][s] = fmaf(decay<POLYNOMIAL_STATES>(A2[i][s] * sigma[i], 4 * i + s), x[i] * b[s], total[i][s]);
+                    total[i][s] = fmaf(exp2_unit(A2[i][s] * sigma[i]), x[i] * b[s], total[i][s]);
                 sigma[i] += dt[i];
             }
             if (resets >> t & 1u) {
@@ -236,7 +222,7 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
                     y[4 * k + i] = 0.f;
 #pragma unroll
                     for (int s = 0; s < 4; ++s) {
-                        const float a = decay<POLYNOMIAL_OUTPUTS>(fmaf(A2[i][s], dt[i], barrier), 4 * i + s);
+                        const float a = exp2_unit(fmaf(A2[i][s], dt[i], barrier));
                         h[i][s] = fmaf(a, h[i][s], x[i] * b[s]);
                         y[4 * k + i] = fmaf(h[i][s], c[s], y[4 * k + i]);
                     }
