@@ -87,15 +87,9 @@ class SequenceModel(nn.Module):
         """Read tokens (uint8, int32 or int64) and predict, from `state` on if one is given.
 
         Raises: ShapeError for ids that are not (batch, length) or a state of other rows or layers; MethodError for a
-        state given to or asked of a model that reads both ways, and for training a masked model;
-        MemoryEstimateError before anything runs, if batch x length cannot fit in memory.
+        state given to or asked of a model that reads both ways; MemoryEstimateError before anything runs, if
+        batch x length cannot fit in memory.
         """
-        if self.training and self.objective == "masked" and torch.is_grad_enabled():
-            # The training loop shifts targets for the next base: a model that sees them would learn to copy.
-            raise MethodError(
-                "This version trains causal models alone. To train a masked one with a loss of your own, call .eval() "
-                "on it first (nothing in it behaves differently then)."
-            )
         if input_ids.dim() == 2:
             batch, length = input_ids.shape
             require_memory(self.config, batch, length, self.head.weight, hidden_states=return_hidden_states)

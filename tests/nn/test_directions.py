@@ -194,14 +194,6 @@ def test_there_is_no_state() -> None:
         model.backbone.initial_state(2)
 
 
-def test_training_for_the_next_base_is_refused_before_it_learns_to_copy() -> None:
-    model, ids = make_model(11).train(), random_ids(11)
-    with pytest.raises(MethodError, match="trains causal models alone"):
-        model(ids)
-    with torch.no_grad():
-        assert torch.equal(model(ids).logits, model.eval()(ids).logits)
-
-
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
