@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 import sys
 import threading
@@ -10,11 +9,11 @@ from collections.abc import Sequence
 
 import click
 
+from genossm.cli.lazy import Commands, lazy_group
 from genossm.core.errors import GenossmError
 from genossm.core.provenance import package_version
 
-# Name, module (attribute `command`), help line. The help stands here so that `genossm --help` loads no torch.
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: Commands = {
     "convert": ("genossm.cli.convert", "Import another author's Mamba checkpoint as a genossm model directory."),
     "evaluate": ("genossm.cli.evaluate", "Measure bits per base, or scores against allele frequency."),
     "genome": ("genossm.cli.genome", "Build and inspect genome stores."),
@@ -24,23 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(COMMANDS[cmd_name][0]).command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@lazy_group(COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_version(), prog_name="genossm")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:
