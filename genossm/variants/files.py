@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from genossm.core.errors import (
     ContigNotFoundError,
@@ -20,12 +20,15 @@ from genossm.core.errors import (
 from genossm.core.provenance import Provenance
 from genossm.core.strict import to_mapping
 from genossm.genome import Genome
-from genossm.models import SequenceModel
-from genossm.variants.scorer import BLOCK, Allele, Located, ScoredAllele, Scorer, ScoringOptions
+from genossm.variants.locate import BLOCK, Allele, Located, ScoredAllele, ScoringOptions
 from genossm.variants.status import Status
 from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
 from genossm.variants.vcf_input import Record, VcfInput, open_vcf
 from genossm.variants.vcf_output import Format, format_for, open_output
+
+if TYPE_CHECKING:
+    from genossm.models import SequenceModel
+    from genossm.variants.scorer import Scorer
 
 ASSEMBLY_SAMPLE = 200
 _CHECKED = (Status.REF_MISMATCH, Status.TOO_LONG, Status.OK)
@@ -128,6 +131,8 @@ def score_file(
     reference has none of the contigs; TooManySkippedError and ReferenceMismatchError as `policy` says;
     OutputExistsError. Nothing is left at `target` then.
     """
+    from genossm.variants.scorer import Scorer  # brings torch, which whoever has a model has loaded already
+
     kind = format_for(target, policy.output)
     scorer = Scorer(model, genome, options, batch_size=batch_size)
     run = ScoringRun(model.digest(), genome.reference_digest, options, command)
@@ -167,11 +172,12 @@ class _Job:
         while block := list(islice(self._vcf.records, BLOCK)):
             located = [self._located(record) for record in block]
             self._check_assembly()
+            if len(block) < BLOCK:
+                # The file has ended: what would stop it stops it before anything is run or written.
+                self.require_enough()
             scored = iter(self._scorer.score([one for alleles in located for one in alleles], self._on_progress))
             for record, alleles in zip(block, located):
-                scores = [next(scored) for _ in alleles]
-                self._count(record, scores)
-                yield record, scores
+                yield record, [next(scored) for _ in alleles]
 
     def require_enough(self) -> None:
         """Raise if too little was scored.
@@ -200,7 +206,10 @@ class _Job:
     def _located(self, record: Record) -> list[Located]:
         contig, pos1, ref = record.contig, record.pos1, record.ref
         located = [self._scorer.locate(Allele(contig, pos1, ref, alt)) for alt in record.alts or (None,)]
+        self._summary.records += 1
+        self._contigs.setdefault(contig)
         for one in located:
+            self._summary.statuses[one.status] += 1
             if one.status in _CHECKED and self._checked.total() < ASSEMBLY_SAMPLE:
                 self._checked[one.status] += 1
             if one.status is Status.REF_MISMATCH and self._policy.check_ref == "e":
@@ -224,11 +233,6 @@ class _Job:
                 f"{self._scorer.genome.name}: most likely the VCF was called on another assembly (GRCh37 or GRCh38, "
                 "say). Score it with the reference that it was called on. Nothing was written."
             )
-
-    def _count(self, record: Record, scores: list[ScoredAllele]) -> None:
-        self._summary.records += 1
-        self._summary.statuses.update(one.status for one in scores)
-        self._contigs.setdefault(record.contig)
 
     def _on_progress(self, haplotypes: int) -> None:
         self._run += haplotypes

@@ -22,7 +22,7 @@ from genossm.models import SequenceModel, StackState
 from genossm.variants.haplotypes import Contrast, Window
 from genossm.variants.reference import Letters
 
-_STRIDE = 64
+_STRIDE = 32
 _WINDOWS = 32
 _PASS_TOKENS = 1 << 14
 _STATE_BYTES = 1 << 28
@@ -198,10 +198,10 @@ class CausalPasses:
         segments = stream(self._model, torch.from_numpy(ids), state=state, segment_length=longest, cuts=cuts)
         for segment in segments:
             end = segment.start + segment.logits.shape[1]
-            values = log_probabilities(segment.logits, dtype=torch.float64)
+            values = log_probabilities(segment.logits)
             spoken = torch.from_numpy(codes[:, segment.start : end]).to(values.device)
             picked = values.gather(2, spoken.clamp(max=3).unsqueeze(2)).squeeze(2)
-            yield segment.start, end, torch.where(spoken < _UNSCORED, picked, 0.0), segment.state
+            yield segment.start, end, torch.where(spoken < _UNSCORED, picked, 0.0).double(), segment.state
 
 
 def _letter_codes(letters: bytes) -> npt.NDArray[np.int64]:

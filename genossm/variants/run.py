@@ -6,20 +6,21 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 import genossm.genome
-import genossm.models
 from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import UsageError
-from genossm.genome import Genome
-from genossm.models import SequenceModel
 from genossm.sequence import Variant
 from genossm.variants.files import FilePolicy, Summary, score_file
-from genossm.variants.scorer import ScoringOptions, score
+from genossm.variants.locate import ScoringOptions
 from genossm.variants.table import table_lines
+from genossm.variants.vcf_header import refuse_scored
+from genossm.variants.vcf_input import open_vcf
 from genossm.variants.vcf_output import format_for
+
+if TYPE_CHECKING:
+    from genossm.models import SequenceModel
 
 
 def run_score_file(
@@ -39,15 +40,9 @@ def run_score_file(
 
     source, target: paths, or "-".   summary_path: JSON with counts, rates and digests.
     """
-    format_for(target, policy.output)
-    # What would fail at the end fails at once.
-    for path in (None if target == "-" else Path(target), summary_path):
-        if path is not None:
-            refuse_overwrite(path, force=policy.force)
-    if source != "-" and target != "-" and Path(source).exists() and Path(source).resolve() == Path(target).resolve():
-        raise UsageError(f"Input and output are both {source}. Choose another output.")
-    model, genome = _open(model_path, reference, device)
-    with genome:
+    _refuse_early(source, target, policy, summary_path)
+    with genossm.genome.open(reference) as genome:
+        model = _load(model_path, device)
         summary = score_file(
             model,
             genome,
@@ -79,11 +74,12 @@ def run_score_variants(
 
     Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e".
     """
+    from genossm.variants.scorer import score
+
     wanted = [Variant.parse(text) for text in variants]
-    model, genome = _open(model_path, reference, device)
-    with genome:
+    with genossm.genome.open(reference) as genome:
         scored = score(
-            model,
+            _load(model_path, device),
             genome,
             wanted,
             context=options.context,
@@ -105,19 +101,32 @@ def equal_runs_command(
     return shlex.join([*words, source])
 
 
-def _open(model_path: str, reference: str, device: str) -> tuple[SequenceModel, Genome]:
-    # The reference first: it is the cheaper of two that may be misspelt.
-    genome = genossm.genome.open(reference)
-    return genossm.models.load(model_path, device=_device(device)), genome
+def _refuse_early(source: str, target: str, policy: FilePolicy, summary_path: Path | None) -> None:
+    """Raise before anything slow begins what would be raised in the end."""
+    format_for(target, policy.output)
+    for path in (None if target == "-" else Path(target), summary_path):
+        if path is not None:
+            refuse_overwrite(path, force=policy.force)
+    if source == "-":
+        return
+    if target != "-" and Path(source).exists() and Path(source).resolve() == Path(target).resolve():
+        raise UsageError(f"Input and output are both {source}. Choose another output.")
+    with open_vcf(source) as vcf:
+        refuse_scored(vcf.header, name=vcf.name, replace=policy.force)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"{name!r} is no device; wanted auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"Device {name} was asked for; this machine has {torch.cuda.device_count()} CUDA devices.")
-    return device
+def _load(model_path: str, device: str) -> SequenceModel:
+    import torch
+
+    import genossm.models
+
+    if device == "auto":
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise UsageError(f"{device!r} is no device; wanted auto, cpu, cuda or cuda:N.") from None
+        if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+            raise UsageError(f"{device} was asked for; this machine has {torch.cuda.device_count()} CUDA devices.")
+    return genossm.models.load(model_path, device=chosen)

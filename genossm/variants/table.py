@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from genossm.core.errors import ReferenceMismatchError
-from genossm.variants.scorer import ScoredAllele
+from genossm.variants.locate import ScoredAllele
 from genossm.variants.status import STATUS_MEANINGS, Status
 from genossm.variants.vcf_header import LLR, STATUS, format_score
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genossm.core.errors import InputFileError
 from genossm.core.provenance import package_version
-from genossm.variants.scorer import ScoredAllele, ScoringOptions
+from genossm.variants.locate import ScoredAllele, ScoringOptions
 from genossm.variants.status import Status
 
 LLR, STATUS = "GENOSSM_LLR", "GENOSSM_STATUS"
@@ -50,17 +50,21 @@ class ScoringRun:
         return tuple(line.encode("utf-8", errors="surrogateescape") for line in lines)
 
 
-def scored_header(header: tuple[bytes, ...], run: ScoringRun, *, name: str, replace: bool) -> tuple[bytes, ...]:
-    """The input's header with our lines before the column names.
-
-    replace: take the lines of an earlier scoring out; without it they are an error.
-    Raises: InputFileError if the input holds our INFO fields already.
-    """
+def refuse_scored(header: tuple[bytes, ...], *, name: str, replace: bool) -> None:
+    """Raise InputFileError if a header holds our INFO fields already, unless they are to be replaced."""
     if not replace and any(line.startswith(b"##INFO") and _OURS.match(line) for line in header):
         raise InputFileError(
             f"{name} holds scores of an earlier run ({LLR}, {STATUS}). Pass --force to replace them, or score the "
             "original file."
         )
+
+
+def scored_header(header: tuple[bytes, ...], run: ScoringRun, *, name: str, replace: bool) -> tuple[bytes, ...]:
+    """The input's header with our lines before the column names; those of an earlier scoring give way.
+
+    Raises: InputFileError if there are any and they are not to be replaced.
+    """
+    refuse_scored(header, name=name, replace=replace)
     kept = (line for line in header[:-1] if not _OURS.match(line))
     return (*kept, *run.header_lines(), header[-1])
 

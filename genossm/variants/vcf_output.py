@@ -112,7 +112,7 @@ def _open_kind(path: Path, kind: Format) -> Iterator[VcfOutput]:
             yield (output := VcfOutput(file.write))
             output.finish()
     elif kind == "z":
-        with quiet_htslib(), pysam.BGZFile(str(path), "wb") as packed:
+        with quiet_htslib(), pysam.BGZFile(str(path), "wb", None) as packed:
             yield (output := VcfOutput(packed.write))
             output.finish()
     else:
@@ -143,7 +143,7 @@ def _build_index(path: Path, kind: Format, highest: int) -> Path:
     index = Path(f"{path}{suffix}")
     try:
         with quiet_htslib():
-            pysam.bcftools.index("-f", "-c" if suffix == ".csi" else "-t", "-o", str(index), str(path))  # pyright: ignore[reportCallIssue]
+            pysam.bcftools.index("-f", "-c" if suffix == ".csi" else "-t", "-o", str(index), str(path))
     except BaseException:
         index.unlink(missing_ok=True)
         raise

@@ -1,0 +1,125 @@
+"""Small models with life in them, genomes in memory, and the command as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from genossm.genome import Genome
+from genossm.models import SequenceModel, StackConfig
+from genossm.sequence import NucleotideTokenizer
+from genossm.testing.models import enliven
+
+MakeGenome = Callable[..., Genome]
+RunScore = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class MemorySource:
+    """Contigs in memory, for genomes that a test makes up by the hundred."""
+
+    kind = "memory"
+    path = Path("memory.fa")
+    aliases: Mapping[str, str] = {}
+    circular: frozenset[str] = frozenset()
+
+    def __init__(self, contigs: Mapping[str, bytes]) -> None:
+        self._contigs = dict(contigs)
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        return {name: len(letters) for name, letters in self._contigs.items()}
+
+    def read_into(self, contig: str, start: int, end: int, table: bytes, out: npt.NDArray[np.uint8]) -> None:
+        out[:] = np.frombuffer(self._contigs[contig][start:end].translate(table), dtype=np.uint8)
+
+    def digest(self, contig: str) -> str:
+        return contig
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from a second thread, and wait for it where cores are shared."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def build_model(*, bos: bool) -> SequenceModel:
+    torch.manual_seed(3)
+    tokenizer = NucleotideTokenizer(special_tokens="bos" if bos else "sep")
+    return enliven(SequenceModel(StackConfig(d_model=8, n_layer=2), tokenizer)).eval()
+
+
+@pytest.fixture(scope="session")
+def model() -> SequenceModel:
+    return build_model(bos=True)
+
+
+@pytest.fixture(scope="session")
+def model_without_bos() -> SequenceModel:
+    return build_model(bos=False)
+
+
+@pytest.fixture(scope="session")
+def make_genome() -> MakeGenome:
+    def make(contigs: Mapping[str, bytes | str], circular: Collection[str] = ()) -> Genome:
+        encoded = {name: s.encode() if isinstance(s, str) else s for name, s in contigs.items()}
+        return Genome(MemorySource(encoded), circular=circular)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def human_genome(human_slice: bytes, make_genome: MakeGenome) -> Genome:
+    """100,000 bases of human sequence as contig "20"; its base 1 is base 1,200,001 of the chromosome."""
+    return make_genome({"20": human_slice})
+
+
+@pytest.fixture(scope="session")
+def model_dir(model: SequenceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.save_pretrained(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def run_score(tmp_path: Path) -> RunScore:
+    """`genossm score` as installed beside this interpreter, in an empty folder."""
+
+    def run(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("genossm")
+        command = [program, "score", *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, input=stdin, cwd=tmp_path, env=environment)
+        # Bytes in, text out: a VCF on standard output is ASCII here.
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def run_in_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """`genossm score` in this process: exit code and stderr. Quicker, where the installed command adds nothing."""
+    from genossm.cli.main import run
+
+    monkeypatch.chdir(tmp_path)
+
+    def score(*arguments: object) -> tuple[int, str]:
+        try:
+            run(["score", *map(str, arguments)])
+        except SystemExit as stop:
+            return int(stop.code or 0), capfd.readouterr().err
+        return 0, capfd.readouterr().err
+
+    return score

@@ -1,0 +1,226 @@
+"""`genossm score` as installed: what it prints, and one clear line for everything that can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pysam
+import pysam.bcftools
+import pytest
+
+from genossm.models import SequenceModel
+
+Arguments = list[object]
+SMALL = ["--context", 64, "--horizon", 8]
+
+
+@pytest.fixture
+def vcf(human_vcf: Path, tmp_path: Path) -> Path:
+    """26 records of the example file."""
+    path = tmp_path / "in.vcf"
+    text = gzip.decompress(human_vcf.read_bytes()).decode().splitlines(keepends=True)
+    path.write_text("".join(text[:35]))
+    return path
+
+
+@pytest.fixture
+def usual(human_fasta: Path, model_dir: Path) -> Arguments:
+    return ["-f", human_fasta, "-m", model_dir, *SMALL]
+
+
+def others(folder: Path, *kept: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path not in kept)
+
+
+def test_file_in_file_out(run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
+    done = run_score(*usual, "in.vcf", "-o", "out.vcf.gz", "--summary", "summary.json", "--both-strands")
+    assert (done.returncode, done.stdout) == (0, "")
+    # No bar where stderr is no terminal: one line, the summary.
+    assert done.stderr.splitlines()[-1].startswith("genossm score: 26 records, 26 alleles: 26 scored, 0 not; ")
+    assert others(tmp_path, vcf) == ["out.vcf.gz", "out.vcf.gz.tbi", "summary.json"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["records"], summary["scored"], summary["skipped"]) == (26, 26, {})
+    assert summary["options"] == {"context": 64, "horizon": 8, "both_strands": True}
+    with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
+        header = str(file.header)
+        assert len([record.info["GENOSSM_LLR"][0] for record in file]) == 26
+    assert "##genossm_strands=+,-\n" in header
+    assert "--both-strands --check-ref w in.vcf\n" in header
+    assert "summary" not in header
+
+
+def test_pipes(run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
+    """VCF and BCF through standard input and output are the same bytes as through files."""
+    plain = run_score(*usual, "-", stdin=vcf.read_bytes())
+    assert plain.stdout.startswith("##fileformat=VCF")
+    assert run_score(*usual, "-", "-o", "out.bcf", stdin=vcf.read_bytes()).returncode == 0
+    printed = pysam.bcftools.view("--no-version", str(tmp_path / "out.bcf"))
+    assert printed.splitlines() == plain.stdout.splitlines()
+    again = run_score(*usual, "--force", "-", stdin=(tmp_path / "out.bcf").read_bytes())
+    assert again.stdout == plain.stdout
+
+
+def test_single_variants(run_score, usual: Arguments) -> None:
+    done = run_score(*usual, "--variant", "20:1000226:A>T", "--variant", "chr20-1000226-A-T", "--variant", "20:5:A>C")
+    assert done.returncode == 0
+    head, first, second, third = (line.split("\t") for line in done.stdout.splitlines())
+    assert head == ["variant", "GENOSSM_LLR", "GENOSSM_STATUS"]
+    assert first[0] == "20:1000226:A>T"
+    assert float(first[1]) == float(second[1])
+    assert first[2] == second[2] == "OK"
+    assert third == ["20:5:A>C", ".", "REF_MISMATCH"]
+
+
+def test_header_only(run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
+    vcf.write_text("".join(line for line in vcf.read_text().splitlines(keepends=True) if line.startswith("#")))
+    done = run_score(*usual, "in.vcf", "-o", "out.vcf")
+    assert done.returncode == 0
+    assert "0 records" in done.stderr
+    lines = (tmp_path / "out.vcf").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("##")] == [lines[-1]]
+
+
+def shifted(text: str) -> str:
+    """The same records 12 bases further on, as in another assembly."""
+    lines = [line.split("\t") for line in text.splitlines()]
+    return "".join(
+        "\t".join(columns if columns[0].startswith("#") else [columns[0], str(int(columns[1]) + 12), *columns[2:]])
+        + "\n"
+        for columns in lines
+    )
+
+
+def test_another_assembly(run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
+    vcf.write_text(shifted(vcf.read_text()))
+    done = run_score(*usual, "in.vcf", "-o", "out.vcf.gz")
+    assert done.returncode == 3
+    assert_one_line(done.stderr, "another assembly")
+    assert others(tmp_path, vcf) == []
+    to_pipe = run_score(*usual, "in.vcf")
+    assert (to_pipe.returncode, to_pipe.stdout) == (3, "")
+
+
+def assert_one_line(stderr: str, said: str) -> None:
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("genossm: error: ")
+    assert said in lines[0]
+
+
+def break_vcf(vcf: Path, how: str) -> Path:
+    data = vcf.read_bytes()
+    if how == "missing":
+        return vcf.with_name("absent.vcf")
+    if how == "empty":
+        vcf.write_bytes(b"")
+    elif how == "not a vcf":
+        vcf.write_bytes(b">20\nACGT\n")
+    elif how == "malformed":
+        vcf.write_bytes(data.replace(b"\t1000716\t", b"\t10007l6\t"))
+    elif how == "unknown contig":
+        vcf.write_bytes(data.replace(b"\n20\t", b"\nchrUn_7\t"))
+    elif how == "truncated":
+        with pysam.BGZFile(str(vcf), "wb", index=None) as file:
+            file.write(data)
+        vcf.write_bytes(vcf.read_bytes()[:-40])
+    return vcf
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", "No file at"),
+        ("empty", "is empty"),
+        ("not a vcf", "neither VCF nor BCF"),
+        ("malformed", "line 12 is malformed: POS is '10007l6'"),
+        ("unknown contig", "chrUn_7"),
+        ("truncated", "truncated"),
+    ],
+)
+def test_bad_variants(how: str, said: str, run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
+    source = break_vcf(vcf, how)
+    done = run_score(*usual, source, "-o", "out.vcf.gz")
+    assert done.returncode == 1
+    assert_one_line(done.stderr, said)
+    assert others(tmp_path, vcf) == []
+
+
+@pytest.mark.parametrize("how", ["missing", "not a fasta", "truncated"])
+def test_bad_reference(how: str, run_score, human_fasta: Path, model_dir: Path, vcf: Path, tmp_path: Path) -> None:
+    reference = tmp_path / "ref.fa.gz"
+    if how == "not a fasta":
+        reference.write_text("no sequence here\n")
+    elif how == "truncated":
+        reference.write_bytes(human_fasta.read_bytes()[:-30])
+    done = run_score("-f", reference, "-m", model_dir, *SMALL, vcf, "-o", "out.vcf")
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "ref.fa.gz")
+    assert others(tmp_path, vcf, reference) == []
+
+
+@pytest.mark.parametrize("absent", ["model.safetensors", "config.json", "provenance.json"])
+def test_model_directory_half_written(
+    absent: str, run_score, human_fasta: Path, model_dir: Path, vcf: Path, tmp_path: Path
+) -> None:
+    broken = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    (broken / absent).unlink()
+    done = run_score("-f", human_fasta, "-m", broken, *SMALL, vcf, "-o", "out.vcf")
+    assert done.returncode == 1
+    assert_one_line(done.stderr, "model")
+    assert others(tmp_path, vcf, broken) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["in.vcf", "-o", "taken.vcf"], 1, "exists already"),
+        (["in.vcf", "-o", "out.vcf", "--summary", "taken.vcf"], 1, "exists already"),
+        (["in.vcf", "-o", "nowhere/out.vcf"], 1, "does not exist"),
+        (["in.vcf", "-o", "in.vcf", "--force"], 2, "Input and output"),
+        (["in.vcf", "-o", "out.txt"], 2, "Cannot tell the format"),
+        (["in.vcf", "-o", "out.vcf", "--context", "63"], 2, "multiple of 4"),
+        (["in.vcf", "-o", "out.vcf", "--max-skip-frac", "1.5"], 2, "0 to 1"),
+        (["in.vcf", "-o", "out.vcf", "--device", "tpu0"], 2, "no device"),
+        (["--variant", "20:12"], 1, "Cannot read variant"),
+        (["--variant", "21:5:A>C", "--check-ref", "e"], 0, ""),
+    ],
+)
+def test_bad_use(
+    arguments: list[str], code: int, said: str, run_in_process, usual: Arguments, vcf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken.vcf").write_text("precious")
+    found, stderr = run_in_process(*usual, *arguments)
+    assert found == code
+    assert said in stderr
+    assert (tmp_path / "taken.vcf").read_text() == "precious"
+    assert others(tmp_path, vcf, tmp_path / "taken.vcf") == []
+
+
+def test_neither_or_both_inputs(run_in_process, usual: Arguments, vcf: Path) -> None:
+    assert run_in_process(*usual)[0] == 2
+    assert run_in_process(*usual, vcf, "--variant", "20:5:A>C")[0] == 2
+
+
+def test_window_that_does_not_fit_in_memory(
+    run_in_process, usual: Arguments, vcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genossm.models import memory
+
+    monkeypatch.setattr(memory, "_SMALL", 0)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)  # noqa: ARG005
+    code, stderr = run_in_process(*usual, vcf, "-o", "out.vcf")
+    assert code == 1
+    assert "GB" in stderr
+    assert others(tmp_path, vcf) == []
+
+
+def test_masked_models_are_refused_clearly(
+    model: SequenceModel, run_in_process, usual: Arguments, vcf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model), "objective", "masked")
+    code, stderr = run_in_process(*usual, vcf)
+    assert code == 1
+    assert "causal" in stderr
