@@ -45,7 +45,7 @@ def write_directory(
     provenance = dataclasses.replace(provenance or Provenance(), model_digest=model.digest())
     config = {"format": FORMAT, "format_version": FORMAT_VERSION, "stack": to_mapping(model.config)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.tensors().items()}
-    with atomic_directory(directory, force=force) as temporary:
+    with atomic_directory(directory, force=force, marker="config.json") as temporary:
         _write_json(temporary / CONFIG, config)
         _write_json(temporary / TOKENIZER, model.tokenizer.to_dict())
         _write_json(temporary / PROVENANCE, provenance.as_dict())
@@ -104,9 +104,15 @@ def _read_config(path: Path) -> StackConfig:
 
 def _read_tokenizer(path: Path) -> NucleotideTokenizer:
     try:
-        return tokenizer_from_dict(read_json(path))
+        tokenizer = tokenizer_from_dict(read_json(path))
     except TokenizerError as error:
         raise ModelFormatError(f"{path}: {error}") from error
+    if not isinstance(tokenizer, NucleotideTokenizer):
+        raise ModelFormatError(
+            f"{path}: got a tokenizer of type {tokenizer.TYPE!r}, wanted 'nucleotide': models of this version read one "
+            "base a token."
+        )
+    return tokenizer
 
 
 def _check_digest(model: SequenceModel, directory: Path) -> None:

@@ -20,7 +20,7 @@ def export_checkpoint(model: SequenceModel, directory: str | os.PathLike[str], *
     from safetensors.torch import save_file
 
     config, tensors = caduceus.export(model.tensors(), model.config)
-    with atomic_directory(directory, force=force) as temporary:
+    with atomic_directory(directory, force=force, marker="config.json") as temporary:
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         save_file(held, temporary / "model.safetensors", metadata={"format": "pt"})

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import genossm
 from genossm.core.errors import ModelFormatError, OutputExistsError
 from genossm.core.provenance import Provenance
-from genossm.models import SequenceModel
+from genossm.models import SequenceModel, StackConfig
 from genossm.models.directory import REQUIRED
 from genossm.sequence import NucleotideTokenizer
 
@@ -187,3 +187,12 @@ def test_dtype_on_request_keeps_time_scales_wide(saved: Path) -> None:
         difference = (model(IDS).logits.float() - exact(IDS).logits).norm() / exact(IDS).logits.norm()
     assert 0 < difference < 0.03
     assert not model.training
+
+
+def test_force_does_not_replace_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    keepsake = tmp_path / "papers" / "thesis.txt"
+    keepsake.parent.mkdir()
+    keepsake.write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"config\.json"):
+        SequenceModel(StackConfig(d_model=16, n_layer=1)).save_pretrained(keepsake.parent, force=True)
+    assert keepsake.read_text() == "years of work"
