@@ -10,6 +10,7 @@ constexpr int T = 8;    // and in `gradients`, where a thread keeps every state 
 constexpr int GROUP = 4;  // times whose outputs are summed over the states together
 constexpr int S = 32;   // and in its forward sweep; a multiple of T
 
+constexpr int COLUMNS = (WARP_CHANNELS + 31) / 32;  // channels a lane sums over time
 constexpr int ADJOINT_SLOT = Rows<TA>::FLOATS;
 constexpr int ADJOINT_FLOATS =
     2 * TA * WARP_CHANNELS + TA * PADDED_STATE + WARP_CHANNELS + 3 * ADJOINT_SLOT + Maps<TA>::FLOATS;
@@ -195,20 +196,19 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
             load_state(p, tile, p.segment_state, segment_index, channel, state, carry);
         else
             load_user_state(p, tile, p.grad_final_state, batch, channel, state, carry);
-        float grad_bias[(WARP_CHANNELS + 31) / 32], grad_skip[(WARP_CHANNELS + 31) / 32];
-#pragma unroll
-        for (int k = 0; k < (WARP_CHANNELS + 31) / 32; ++k) grad_bias[k] = grad_skip[k] = 0.f;
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-#pragma unroll
-            for (int s = 0; s < 4; ++s) grad_A[i][s] = 0.f;
-
         const i64 first = static_cast<i64>(segment) * p.segment_length;
         const int length = segment_times(p, segment);
         for (int block = (length - 1) / p.checkpoint; block >= 0; --block) {
             const i64 block_time = first + static_cast<i64>(block) * p.checkpoint;
             const int block_length = min(p.checkpoint, length - block * p.checkpoint);
             const int tiles = (block_length + T - 1) / T;
+            float grad_bias[COLUMNS], grad_skip[COLUMNS];
+#pragma unroll
+            for (int k = 0; k < COLUMNS; ++k) grad_bias[k] = grad_skip[k] = 0.f;
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+#pragma unroll
+                for (int s = 0; s < 4; ++s) grad_A[i][s] = 0.f;
             {
                 float h[4][4];
                 load_state(p, tile, p.checkpoints, batch * checkpoints + block_time / p.checkpoint, channel, state, h);
@@ -419,7 +419,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
                 }
                 __syncwarp();
 #pragma unroll
-                for (int k = 0; k < (WARP_CHANNELS + 31) / 32; ++k) {
+                for (int k = 0; k < COLUMNS; ++k) {
                     const int c = k * 32 + lane;
                     if (c < WARP_CHANNELS)
 #pragma unroll
@@ -429,19 +429,27 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, 1) gradients(c
                         }
                 }
             }
+            // A sum over a segment goes by checkpoints, so that its rounding grows with the root of fewer terms.
+            const bool begins = block == (length - 1) / p.checkpoint;
+            float before[4][4];
+            load_state(p, tile, begins ? nullptr : p.A_partial, segment_index, channel, state, before);
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+#pragma unroll
+                for (int s = 0; s < 4; ++s) before[i][s] += grad_A[i][s];
+            store_state(p, tile, p.A_partial, segment_index, channel, state, before);
+#pragma unroll
+            for (int k = 0; k < COLUMNS; ++k) {
+                const int c = k * 32 + lane;
+                if (c < tile.channels) {
+                    float* sums = p.sum_partial + segment_index * 2 * p.channels + tile.first_channel + c;
+                    sums[0] = (begins ? 0.f : sums[0]) + grad_skip[k];
+                    sums[p.channels] = (begins ? 0.f : sums[p.channels]) + grad_bias[k];
+                }
+            }
         }
         if (segment == 0 && p.grad_initial_state != nullptr)
             store_user_state(p, tile, p.grad_initial_state, batch, channel, state, carry);
-        store_state(p, tile, p.A_partial, segment_index, channel, state, grad_A);
-#pragma unroll
-        for (int k = 0; k < (WARP_CHANNELS + 31) / 32; ++k) {
-            const int c = k * 32 + lane;
-            if (c < tile.channels) {
-                float* sums = p.sum_partial + segment_index * 2 * p.channels + tile.first_channel + c;
-                sums[0] = grad_skip[k];
-                sums[p.channels] = grad_bias[k];
-            }
-        }
     }
 }
 
@@ -459,10 +467,10 @@ extern "C" __global__ void __launch_bounds__(128) sum_parameters(const ScanParam
     const float* source = of_A ? p.A_partial + static_cast<i64>(channel) * PADDED_STATE + column
                                : p.sum_partial + static_cast<i64>(column - PADDED_STATE) * p.channels + channel;
     const i64 stride = static_cast<i64>(p.channels) * (of_A ? PADDED_STATE : 2);
-    float sum = 0.f;
+    double sum = 0.;
 #pragma unroll 8
     for (i64 k = 0; k < segments; ++k) sum += source[k * stride];
-    *target = sum;
+    *target = static_cast<float>(sum);
 }
 
 // Sums over the parts of a group, in their order: gradients of B and C.
