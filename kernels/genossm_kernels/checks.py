@@ -44,6 +44,13 @@ def check_device(operator: str, name: str, tensor: Tensor | None, leader: Tensor
         raise KernelError(f"{operator}: {name} is on {tensor.device}, the rest on {leader.device}; move it there.")
 
 
+def parameter(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A parameter or state as back ends want it: contiguous, of `dtype`; itself where it is that already."""
+    if tensor.dtype == dtype and tensor.is_contiguous():
+        return tensor
+    return tensor.to(dtype).contiguous()
+
+
 def check_reverse(operator: str, reverse: bool | tuple[bool, ...], channels: int) -> tuple[bool, ...]:
     """`reverse` as a tuple with one entry a block of equal numbers of channels."""
     if isinstance(reverse, bool):

@@ -68,6 +68,9 @@ class _Expression:
     def _new(self, value: Any) -> _Expression:
         return _Expression(self.builder, self.lanes, value)
 
+    def constant(self, value: float) -> _Expression:
+        return self._new(self.lanes.constant(value))
+
     def _lift(self, other: _Expression | float) -> Any:
         return other.value if isinstance(other, _Expression) else self.lanes.constant(other)
 
@@ -105,7 +108,7 @@ class _Expression:
 
     def polynomial(self, coefficients: tuple[float, ...]) -> _Expression:
         """1 + x (c0 + x (c1 + ...))"""
-        value = self._new(self.lanes.constant(coefficients[-1]))
+        value = self.constant(coefficients[-1])
         for coefficient in (*coefficients[-2::-1], 1.0):
             value = value.fma(self, coefficient)
         return value
@@ -130,10 +133,17 @@ def _softplus(x: _Expression) -> _Expression:
     return x.where(">", 0.0, x + log1p, log1p)
 
 
-def _sigmoid(x: _Expression) -> _Expression:
+def _sigmoids(x: _Expression) -> tuple[_Expression, _Expression]:
+    """sigmoid(x) and sigmoid(-x), both relatively accurate."""
     w = _exp(x.magnitude() * -1.0)
-    one = x._new(x.lanes.constant(1.0))
-    return x.where("<", 0.0, w, one) / (w + 1.0)
+    one = x.constant(1.0)
+    larger = one / (w + 1.0)
+    smaller = w * larger
+    return x.where("<", 0.0, smaller, larger), x.where("<", 0.0, larger, smaller)
+
+
+def _sigmoid(x: _Expression) -> _Expression:
+    return _sigmoids(x)[0]
 
 
 def _silu(x: _Expression) -> _Expression:
@@ -142,7 +152,8 @@ def _silu(x: _Expression) -> _Expression:
 
 def _silu_slope(x: _Expression) -> _Expression:
     """d silu(x) / dx = sigmoid(x) (1 + x sigmoid(-x))"""
-    return _sigmoid(x) * x.fma(_sigmoid(x * -1.0), 1.0)
+    sigmoid, opposite = _sigmoids(x)
+    return sigmoid * x.fma(opposite, 1.0)
 
 
 def _function(formula: Any) -> Any:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import hashlib
 import logging
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class Kernel:
         self._sources = sources
         names = (*COUNTERS, *fields._fields)
         self._record = numba.from_dtype(np.dtype([(field, np.int64) for field in names]))
-        self._block = ctypes.c_int64 * len(names)
+        self._block = struct.Struct(f"{len(names)}q")
         self._compiled: dict[torch.dtype, Any] = {}
         self._lock = threading.Lock()
         self.compile_seconds: dict[torch.dtype, float] = {}
@@ -54,7 +55,8 @@ class Kernel:
     def __call__(self, dtype: torch.dtype, fields: tuple[int, ...], *, tasks: int, work: int, threads: int) -> None:
         """Run `tasks` tasks, together about `work` nanoseconds, on at most `threads` threads."""
         compiled = self._compiled.get(dtype) or self.compile(dtype)
-        block = self._block(0, 0, *fields)
+        block = ctypes.create_string_buffer(self._block.size)
+        self._block.pack_into(block, 0, 0, 0, *fields)
         workers = 1 if work < 2 * _WORK_PER_THREAD else min(threads, tasks)
         team.run(compiled.ctypes, compiled.address, ctypes.addressof(block), workers)
 

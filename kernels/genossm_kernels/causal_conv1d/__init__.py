@@ -15,6 +15,7 @@ from genossm_kernels.checks import (
     check_reverse,
     check_seq_idx,
     check_shape,
+    parameter,
     state_dtype,
     unit_stride,
 )
@@ -136,10 +137,10 @@ def _check(
     dtype = state_dtype(x.dtype)
     return ConvArguments(
         x=unit_stride(x),
-        weight=weight.to(dtype).contiguous(),
-        bias=None if bias is None else bias.to(dtype).contiguous(),
+        weight=parameter(weight, dtype),
+        bias=None if bias is None else parameter(bias, dtype),
         silu=activation == "silu",
         reverse=check_reverse(_NAME, reverse, channels),
-        initial_state=None if initial_state is None else initial_state.to(x.dtype).contiguous(),
+        initial_state=None if initial_state is None else parameter(initial_state, x.dtype),
         seq_idx=check_seq_idx(_NAME, seq_idx, batch, length),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genossm_kernels._cpu.blocks import cut
+from genossm_kernels._cpu.buffers import new_buffer
 from genossm_kernels._cpu.kernel import address, sum_in_order
 from genossm_kernels.causal_conv1d import cpu_kernels
 from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvGradients
@@ -29,12 +30,12 @@ def forward(arguments: ConvArguments, *, need_backward: bool) -> tuple[Tensor, T
     x = arguments.x.to(dtype)
     batch, length, channels = x.shape
     width = arguments.weight.shape[1]
-    y = torch.empty(batch, length, channels, dtype=dtype)
+    y = new_buffer(batch, length, channels, dtype=dtype)
     final_state = torch.empty(batch, width - 1, channels, dtype=dtype)
     scratch = torch.empty(threads, cpu_kernels.forward_scratch(_row(dtype), width), dtype=dtype)
     initial_state = _initial_state(arguments)
-    fields = _fields(arguments, x, initial_state, scratch)
-    fields = fields._replace(y=y.data_ptr(), final_state=final_state.data_ptr())
+    outputs = {"y": y.data_ptr(), "final_state": final_state.data_ptr()}
+    fields = _fields(arguments, x, initial_state, scratch, outputs)
     cpu_kernels.conv_forward(dtype, fields, tasks=fields.tasks, work=_work(arguments), threads=threads)
     return y.to(arguments.x.dtype), final_state.to(arguments.x.dtype), ()
 
@@ -52,21 +53,22 @@ def backward(
     width = arguments.weight.shape[1]
     initial_state = _initial_state(arguments)
     grad_final_state = None if grad_final_state is None else grad_final_state.to(dtype)
-    grad_x = torch.empty(batch, length, channels, dtype=dtype)
+    grad_x = new_buffer(batch, length, channels, dtype=dtype)
     weight_parts = torch.empty(batch, channels, width, dtype=dtype)
     bias_parts = torch.empty(batch, channels, dtype=dtype)
     grad_initial_state = None if initial_state is None else torch.empty_like(initial_state)
     scratch = torch.empty(threads, cpu_kernels.backward_scratch(_row(dtype), width), dtype=dtype)
-    fields = _fields(arguments, x, initial_state, scratch)._replace(
-        grad_y=grad_y.data_ptr(),
-        grad_y_batch=grad_y.stride(0),
-        grad_y_step=grad_y.stride(1),
-        grad_final_state=address(grad_final_state),
-        grad_x=grad_x.data_ptr(),
-        weight_parts=weight_parts.data_ptr(),
-        bias_parts=bias_parts.data_ptr(),
-        grad_initial_state=address(grad_initial_state),
-    )
+    outputs = {
+        "grad_y": grad_y.data_ptr(),
+        "grad_y_batch": grad_y.stride(0),
+        "grad_y_step": grad_y.stride(1),
+        "grad_final_state": address(grad_final_state),
+        "grad_x": grad_x.data_ptr(),
+        "weight_parts": weight_parts.data_ptr(),
+        "bias_parts": bias_parts.data_ptr(),
+        "grad_initial_state": address(grad_initial_state),
+    }
+    fields = _fields(arguments, x, initial_state, scratch, outputs)
     cpu_kernels.conv_backward(dtype, fields, tasks=fields.tasks, work=4 * _work(arguments), threads=threads)
     narrow = arguments.x.dtype
     return ConvGradients(
@@ -86,7 +88,7 @@ def _initial_state(arguments: ConvArguments) -> Tensor | None:
 
 
 def _fields(
-    arguments: ConvArguments, x: Tensor, initial_state: Tensor | None, scratch: Tensor
+    arguments: ConvArguments, x: Tensor, initial_state: Tensor | None, scratch: Tensor, outputs: dict[str, int]
 ) -> cpu_kernels.ConvFields:
     batch, length, channels = x.shape
     blocks = cut(channels, 1, arguments.reverse, 64 // x.dtype.itemsize, _VECTORS)
@@ -107,6 +109,7 @@ def _fields(
         tasks=batch * blocks.number,
         scratch=scratch.data_ptr(),
         scratch_size=scratch.shape[1],
+        **outputs,
     )
 
 

@@ -13,6 +13,7 @@ from genossm_kernels.checks import (
     check_reverse,
     check_seq_idx,
     check_shape,
+    parameter,
     state_dtype,
     unit_stride,
 )
@@ -163,22 +164,22 @@ def _check(
     if initial_state is not None:
         check_shape(_NAME, "initial_state", initial_state, (batch, channels, d_state), "(batch, channels, state)")
     check_activations(_NAME, "u", {"u": u, "delta": delta, "B": B, "C": C, "z": z})
-    parameters = {"A": A, "D": D, "delta_bias": delta_bias, "initial_state": initial_state, "seq_idx": seq_idx}
-    for name, tensor in parameters.items():
+    others = (("A", A), ("D", D), ("delta_bias", delta_bias), ("initial_state", initial_state), ("seq_idx", seq_idx))
+    for name, tensor in others:
         check_device(_NAME, name, tensor, u)
 
     dtype = state_dtype(u.dtype)
     return ScanArguments(
         u=unit_stride(u),
         delta=unit_stride(delta),
-        A=A.to(dtype).contiguous(),
+        A=parameter(A, dtype),
         B=unit_stride(B),
         C=unit_stride(C),
-        D=None if D is None else D.to(dtype).contiguous(),
+        D=None if D is None else parameter(D, dtype),
         z=None if z is None else unit_stride(z),
-        delta_bias=None if delta_bias is None else delta_bias.to(dtype).contiguous(),
+        delta_bias=None if delta_bias is None else parameter(delta_bias, dtype),
         delta_softplus=delta_softplus,
         reverse=check_reverse(_NAME, reverse, channels),
-        initial_state=None if initial_state is None else initial_state.to(dtype).contiguous(),
+        initial_state=None if initial_state is None else parameter(initial_state, dtype),
         seq_idx=check_seq_idx(_NAME, seq_idx, batch, length),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genossm_kernels._cpu.blocks import Blocks, cut
+from genossm_kernels._cpu.buffers import new_buffer
 from genossm_kernels._cpu.kernel import address, sum_in_order
 from genossm_kernels.selective_scan import cpu_kernels
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanGradients
@@ -33,7 +34,7 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     wide = _widened(arguments)
     batch, length, channels = wide.u.shape
     states, dtype, threads = wide.A.shape[1], wide.u.dtype, torch.get_num_threads()
-    y = torch.empty(batch, length, channels, dtype=dtype)
+    y = new_buffer(batch, length, channels, dtype=dtype)
     final_state = torch.empty(batch, channels, states, dtype=dtype)
     width = 64 // dtype.itemsize
     in_steps = length < _STEPS and not need_backward
@@ -45,9 +46,9 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     scratch = torch.empty(threads, scratch_size, dtype=dtype)
     saved: tuple[Tensor, ...] = ()
     if need_backward:
-        saved = (torch.empty(batch, -(-length // _CHUNK), blocks.lanes, states, dtype=dtype),)
-    fields = _fields(wide, blocks, scratch, saved[0] if saved else None)
-    fields = fields._replace(y=y.data_ptr(), final_state=final_state.data_ptr())
+        saved = (new_buffer(batch, -(-length // _CHUNK), blocks.lanes, states, dtype=dtype),)
+    outputs = {"y": y.data_ptr(), "final_state": final_state.data_ptr()}
+    fields = _fields(wide, blocks, scratch, saved[0] if saved else None, outputs)
     kernel = cpu_kernels.scan_steps if in_steps else cpu_kernels.scan_forward
     kernel(dtype, fields, tasks=fields.tasks, work=_work(wide), threads=threads)
     return y.to(arguments.u.dtype), final_state, saved
@@ -65,29 +66,30 @@ def backward(
     width = 64 // dtype.itemsize
     blocks = cut(channels, groups, wide.reverse, width, _VECTORS)
     scratch = torch.empty(threads, cpu_kernels.backward_scratch(width, _VECTORS, states, _CHUNK), dtype=dtype)
-    grad_u, grad_delta = (torch.empty(batch, length, channels, dtype=dtype) for _ in range(2))
-    grad_z = None if wide.z is None else torch.empty(batch, length, channels, dtype=dtype)
+    grad_u, grad_delta = (new_buffer(batch, length, channels, dtype=dtype) for _ in range(2))
+    grad_z = None if wide.z is None else new_buffer(batch, length, channels, dtype=dtype)
     A_parts, grad_initial_state = (torch.empty(batch, channels, states, dtype=dtype) for _ in range(2))
     D_parts, bias_parts = (torch.empty(batch, channels, dtype=dtype) for _ in range(2))
     # Each block of channels adds up its own share of a group's gradient; a group with fewer blocks leaves zeros.
-    new = torch.empty if blocks.uniform else torch.zeros
+    new = new_buffer if blocks.uniform else torch.zeros
     B_parts, C_parts = (new(blocks.slots, batch, length, groups, states, dtype=dtype) for _ in range(2))
-    fields = _fields(wide, blocks, scratch, saved[0])._replace(
-        grad_y=grad_y.data_ptr(),
-        grad_y_batch=grad_y.stride(0),
-        grad_y_step=grad_y.stride(1),
-        grad_final_state=address(grad_final_state),
-        grad_u=grad_u.data_ptr(),
-        grad_delta=grad_delta.data_ptr(),
-        grad_z=address(grad_z),
-        A_parts=A_parts.data_ptr(),
-        B_parts=B_parts.data_ptr(),
-        C_parts=C_parts.data_ptr(),
-        D_parts=D_parts.data_ptr(),
-        bias_parts=bias_parts.data_ptr(),
-        grad_initial_state=grad_initial_state.data_ptr(),
-        parts_stride=B_parts[0].numel(),
-    )
+    outputs = {
+        "grad_y": grad_y.data_ptr(),
+        "grad_y_batch": grad_y.stride(0),
+        "grad_y_step": grad_y.stride(1),
+        "grad_final_state": address(grad_final_state),
+        "grad_u": grad_u.data_ptr(),
+        "grad_delta": grad_delta.data_ptr(),
+        "grad_z": address(grad_z),
+        "A_parts": A_parts.data_ptr(),
+        "B_parts": B_parts.data_ptr(),
+        "C_parts": C_parts.data_ptr(),
+        "D_parts": D_parts.data_ptr(),
+        "bias_parts": bias_parts.data_ptr(),
+        "grad_initial_state": grad_initial_state.data_ptr(),
+        "parts_stride": B_parts[0].numel(),
+    }
+    fields = _fields(wide, blocks, scratch, saved[0], outputs)
     cpu_kernels.scan_backward(dtype, fields, tasks=fields.tasks, work=3 * _work(wide), threads=threads)
     narrow = arguments.u.dtype
     return ScanGradients(
@@ -124,7 +126,7 @@ def _widened(arguments: ScanArguments) -> ScanArguments:
 
 
 def _fields(
-    arguments: ScanArguments, blocks: Blocks, scratch: Tensor, checkpoints: Tensor | None
+    arguments: ScanArguments, blocks: Blocks, scratch: Tensor, checkpoints: Tensor | None, outputs: dict[str, int]
 ) -> cpu_kernels.ScanFields:
     u, delta, B, C, z = arguments.u, arguments.delta, arguments.B, arguments.C, arguments.z
     batch, length, channels = u.shape
@@ -164,6 +166,7 @@ def _fields(
         scratch=scratch.data_ptr(),
         scratch_size=scratch.shape[1],
         checkpoints=address(checkpoints),
+        **outputs,
     )
 
 

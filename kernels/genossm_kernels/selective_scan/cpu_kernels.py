@@ -19,6 +19,9 @@ from genossm_kernels._cpu.elementary import exp, sigmoid, silu, silu_slope, soft
 from genossm_kernels._cpu.kernel import Kernel
 from genossm_kernels._cpu.lanes import (
     add,
+    clear,
+    copy,
+    element_size,
     fma,
     get,
     integers,
@@ -33,8 +36,10 @@ from genossm_kernels._cpu.lanes import (
     splat,
     store,
     store_all,
+    sub,
     take,
     total,
+    totals,
 )
 
 _INT32, _INT64 = np.int32(0), np.int64(0)
@@ -99,29 +104,13 @@ class ScanFields(NamedTuple):
 
 
 @njit(error_model="numpy")
-def _fill(target, count, value):
-    """Set `count` vectors."""
-    width = lane_count(value)
-    for i in range(count):
-        store_all(target, i * width, splat(value))
-
-
-@njit(error_model="numpy")
-def _copy(target, source, count, like):
-    """Copy `count` vectors."""
-    width = lane_count(like)
-    for i in range(count):
-        store_all(target, i * width, load_all(source, i * width))
-
-
-@njit(error_model="numpy")
-def _add_and_clear(target, source, count, like):
-    """Add `count` vectors of `source` to `target` and set them to zero."""
-    width = lane_count(like)
-    for i in range(count):
-        j = i * width
-        store_all(target, j, add(load_all(target, j), load_all(source, j)))
-        store_all(source, j, splat(like))
+def _add_exactly(total, lost, j, value):
+    """Add to a running sum that remembers what its last rounding lost (Kahan)."""
+    value = sub(value, load_all(lost, j))
+    before = load_all(total, j)
+    after = add(before, value)
+    store_all(lost, j, sub(sub(after, before), value))
+    store_all(total, j, after)
 
 
 @njit(error_model="numpy")
@@ -129,7 +118,7 @@ def _spread_states(target, source, count, states, like):
     """(channels, states) in memory -> channels in lanes; lanes without a channel become zero."""
     width = lane_count(like)
     vectors = (count + width - 1) // width
-    _fill(target, vectors * states, like)
+    clear(target, vectors * states)
     for c in range(count):
         base = (c // width) * states * width + c % width
         for n in range(states):
@@ -186,7 +175,7 @@ def _forward_block(f, like, scratch, batch, first, count, group, reverse, lane):
     if f.initial_state != 0:
         _spread_states(state, shifted(pointer(f.initial_state, like), corner), count, states, like)
     else:
-        _fill(state, vectors * states, like)
+        clear(state, vectors * states)
 
     u = shifted(pointer(f.u, like), batch * f.u_batch + first)
     delta = shifted(pointer(f.delta, like), batch * f.delta_batch + first)
@@ -199,12 +188,13 @@ def _forward_block(f, like, scratch, batch, first, count, group, reverse, lane):
     for chunk in range(chunks):
         if f.checkpoints != 0:
             place = ((batch * chunks + chunk) * f.lanes + lane) * states
-            _copy(shifted(pointer(f.checkpoints, like), place), state, vectors * states, like)
+            copy(shifted(pointer(f.checkpoints, like), place), state, vectors * states)
         for i in range(chunk * f.chunk, min(length, (chunk + 1) * f.chunk)):
             t = length - 1 - i if reverse else i
             if _starts_anew(f.seq_idx, batch * length, i, t, step):
-                _fill(state, vectors * states, like)
+                clear(state, vectors * states)
             ahead = t + _ROWS_AHEAD * step
+            B_now, C_now = shifted(B, t * f.B_step), shifted(C, t * f.C_step)
             for v in range(vectors):
                 j, left = v * width, count - v * width
                 prefetch(u, ahead * f.u_step + j)
@@ -220,10 +210,9 @@ def _forward_block(f, like, scratch, batch, first, count, group, reverse, lane):
                 for n in range(states):
                     k = (v * states + n) * width
                     decay = exp(mul(dt, load_all(rates, k)))
-                    drift = mul(drive, splat(get(B, t * f.B_step + n)))
-                    h = fma(decay, load_all(state, k), drift)
+                    h = fma(decay, load_all(state, k), mul(drive, splat(get(B_now, n))))
                     store_all(state, k, h)
-                    out = fma(h, splat(get(C, t * f.C_step + n)), out)
+                    out = fma(h, splat(get(C_now, n)), out)
                 if f.z != 0:
                     out = mul(out, silu(load(z, t * f.z_step + j, left)))
                 store(y, t * f.channels + j, out, left)
@@ -247,104 +236,169 @@ def _run_forward(counters, f, like):
 
 
 @njit(error_model="numpy")
-def _replay_chunk(f, like, space, batch, first, count, group, reverse, slot, start, stop):
-    """Walk a chunk again: keep what `_unwind_chunk` needs; gradients of z, C and D fall out on the way."""
-    rates, state, bias, skip, d_skip, sums, before, decays, steps, drives, grads = space
-    width, states, length = lane_count(like), f.states, f.length
-    vectors = (count + width - 1) // width
-    u = shifted(pointer(f.u, like), batch * f.u_batch + first)
-    delta = shifted(pointer(f.delta, like), batch * f.delta_batch + first)
-    z = shifted(pointer(f.z, like), batch * f.z_batch + first)
-    B = shifted(pointer(f.B, like), batch * f.B_batch + group * f.B_group)
-    C = shifted(pointer(f.C, like), batch * f.C_batch + group * f.C_group)
-    grad_y = shifted(pointer(f.grad_y, like), batch * f.grad_y_batch + first)
-    grad_z = shifted(pointer(f.grad_z, like), batch * length * f.channels + first)
-    C_parts = shifted(pointer(f.C_parts, like), slot * f.parts_stride + (batch * length * f.groups + group) * states)
-    step = -1 if reverse else 1
+def _load_rows(f, like, rows, batch, channel, left, bias, skip, d_skip, start, stop, reverse):
+    """For one vector of channels and a run of positions: steps, drives, gradients at the scan, and D u."""
+    steps, drives, grads, outs = rows
+    width = lane_count(like)
+    u = shifted(pointer(f.u, like), batch * f.u_batch + channel)
+    delta = shifted(pointer(f.delta, like), batch * f.delta_batch + channel)
+    z = shifted(pointer(f.z, like), batch * f.z_batch + channel)
+    grad_y = shifted(pointer(f.grad_y, like), batch * f.grad_y_batch + channel)
+    chunk = -f.chunk if reverse else f.chunk
     for i in range(start, stop):
-        t = length - 1 - i if reverse else i
-        if _starts_anew(f.seq_idx, batch * length, i, t, step):
-            _fill(state, vectors * states, like)
-        _fill(sums, states, like)
-        for v in range(vectors):
-            j, left = v * width, count - v * width
-            row = ((i - start) * vectors + v) * width
-            u_now = load(u, t * f.u_step + j, left)
-            dt = add(load(delta, t * f.delta_step + j, left), load_all(bias, j))
-            if f.delta_softplus:
-                dt = softplus(dt)
-            drive = mul(dt, u_now)
-            grad_gated = load(grad_y, t * f.grad_y_step + j, left)
-            grad = grad_gated
-            if f.z != 0:
-                grad = mul(grad_gated, silu(load(z, t * f.z_step + j, left)))
-            store_all(steps, row, dt)
-            store_all(drives, row, drive)
-            store_all(grads, row, grad)
-            store_all(d_skip, j, fma(grad, u_now, load_all(d_skip, j)))
-            out = mul(load_all(skip, j), u_now)
-            for n in range(states):
-                k = (v * states + n) * width
-                kept = ((i - start) * vectors * states) * width + k
-                h = load_all(state, k)
-                store_all(before, kept, h)
-                decay = exp(mul(dt, load_all(rates, k)))
-                store_all(decays, kept, decay)
-                h = fma(decay, h, mul(drive, splat(get(B, t * f.B_step + n))))
-                store_all(state, k, h)
-                out = fma(h, splat(get(C, t * f.C_step + n)), out)
-                store_all(sums, n * width, fma(grad, h, load_all(sums, n * width)))
-            if f.z != 0:
-                slope = silu_slope(load(z, t * f.z_step + j, left))
-                store(grad_z, t * f.channels + j, mul(mul(grad_gated, out), slope), left)
-        for n in range(states):
-            put(C_parts, t * f.groups * states + n, total(load_all(sums, n * width)))
+        t = f.length - 1 - i if reverse else i
+        row = (i - start) * width
+        coming = t - chunk
+        prefetch(u, coming * f.u_step)
+        prefetch(delta, coming * f.delta_step)
+        prefetch(grad_y, coming * f.grad_y_step)
+        if f.z != 0:
+            prefetch(z, coming * f.z_step)
+        u_now = load(u, t * f.u_step, left)
+        dt = add(load(delta, t * f.delta_step, left), bias)
+        if f.delta_softplus:
+            dt = softplus(dt)
+        grad = load(grad_y, t * f.grad_y_step, left)
+        if f.z != 0:
+            grad = mul(grad, silu(load(z, t * f.z_step, left)))
+        store_all(steps, row, dt)
+        store_all(drives, row, mul(dt, u_now))
+        store_all(grads, row, grad)
+        store_all(outs, row, mul(skip, u_now))
+        d_skip = fma(grad, u_now, d_skip)
+    return d_skip
 
 
 @njit(error_model="numpy")
-def _unwind_chunk(f, like, space, batch, first, count, group, reverse, slot, start, stop):
-    """Carry the gradient of the state back through a chunk that `_replay_chunk` has walked."""
-    rates, carry, bias, skip, d_rates, d_bias, sums, before, decays, steps, drives, grads = space
-    width, states, length = lane_count(like), f.states, f.length
+def _replay(like, rows, kept, B, B_step, C, C_step, rate, h, count):
+    """Walk one state through a run again; keep its decays and the states before each step."""
+    steps, drives, grads, outs = rows
+    before, decays, products = kept
+    width = lane_count(like)
+    for i in range(count):
+        row = i * width
+        store_all(before, row, h)
+        decay = exp(mul(load_all(steps, row), rate))
+        store_all(decays, row, decay)
+        h = fma(decay, h, mul(load_all(drives, row), splat(get(B, i * B_step))))
+        store_all(outs, row, fma(h, splat(get(C, i * C_step)), load_all(outs, row)))
+        store_all(products, row, mul(load_all(grads, row), h))
+
+
+@njit(error_model="numpy")
+def _unwind(like, rows, d_rows, kept, B, B_step, C, C_step, rate, carry, count):
+    """Carry the gradient of one state back through a run: what leaves it, and the gradient of its rate."""
+    steps, drives, grads, _ = rows
+    d_steps, d_drives = d_rows
+    before, decays, products = kept
+    width = lane_count(like)
+    d_rate = splat(like)
+    for i in range(count - 1, -1, -1):
+        row = i * width
+        d_h = fma(load_all(grads, row), splat(get(C, i * C_step)), carry)
+        store_all(products, row, mul(d_h, load_all(drives, row)))
+        store_all(d_drives, row, fma(d_h, splat(get(B, i * B_step)), load_all(d_drives, row)))
+        carry = mul(load_all(decays, row), d_h)
+        d_exponent = mul(carry, load_all(before, row))
+        store_all(d_steps, row, fma(d_exponent, rate, load_all(d_steps, row)))
+        d_rate = fma(d_exponent, load_all(steps, row), d_rate)
+    return carry, d_rate
+
+
+@njit(error_model="numpy")
+def _store_rows(f, like, rows, d_rows, batch, channel, left, bias, skip, d_bias, start, stop, reverse):
+    """Gradients of u, delta and z for one vector of channels and a run of positions."""
+    steps, _, grads, outs = rows
+    d_steps, d_drives = d_rows
+    width = lane_count(like)
+    u = shifted(pointer(f.u, like), batch * f.u_batch + channel)
+    delta = shifted(pointer(f.delta, like), batch * f.delta_batch + channel)
+    z = shifted(pointer(f.z, like), batch * f.z_batch + channel)
+    grad_y = shifted(pointer(f.grad_y, like), batch * f.grad_y_batch + channel)
+    corner = batch * f.length * f.channels + channel
+    grad_u, grad_delta = shifted(pointer(f.grad_u, like), corner), shifted(pointer(f.grad_delta, like), corner)
+    grad_z = shifted(pointer(f.grad_z, like), corner)
+    for i in range(start, stop):
+        t = f.length - 1 - i if reverse else i
+        row = (i - start) * width
+        d_drive = load_all(d_drives, row)
+        d_dt = fma(d_drive, load(u, t * f.u_step, left), load_all(d_steps, row))
+        if f.delta_softplus:
+            d_dt = mul(d_dt, sigmoid(add(load(delta, t * f.delta_step, left), bias)))
+        d_bias = add(d_bias, d_dt)
+        store(grad_delta, t * f.channels, d_dt, left)
+        d_u = fma(d_drive, load_all(steps, row), mul(load_all(grads, row), skip))
+        store(grad_u, t * f.channels, d_u, left)
+        if f.z != 0:
+            slope = silu_slope(load(z, t * f.z_step, left))
+            d_z = mul(mul(load(grad_y, t * f.grad_y_step, left), load_all(outs, row)), slope)
+            store(grad_z, t * f.channels, d_z, left)
+    return d_bias
+
+
+@njit(error_model="numpy")
+def _add_totals(target, products, count):
+    """Add the sum over lanes of each of `count` vectors to `target`; rows beyond `count` may hold anything."""
+    width = lane_count(get(target, 0))
+    for i in range(0, count, width):
+        store_all(target, i, add(load_all(target, i), totals(shifted(products, i * width))))
+
+
+@njit(error_model="numpy")
+def _backward_run(f, like, space, batch, first, count, group, reverse, slot, start, stop, entering):
+    """Gradients of a run of positions in which the state is never reset; `entering` is 0 if it starts from zero."""
+    rates, carry, sums, lost, bias, skip, work = space
+    width, states, length, steps = lane_count(like), f.states, f.length, stop - start
     vectors = (count + width - 1) // width
-    u = shifted(pointer(f.u, like), batch * f.u_batch + first)
-    delta = shifted(pointer(f.delta, like), batch * f.delta_batch + first)
-    B = shifted(pointer(f.B, like), batch * f.B_batch + group * f.B_group)
-    C = shifted(pointer(f.C, like), batch * f.C_batch + group * f.C_group)
-    grad_u = shifted(pointer(f.grad_u, like), batch * length * f.channels + first)
-    grad_delta = shifted(pointer(f.grad_delta, like), batch * length * f.channels + first)
-    B_parts = shifted(pointer(f.B_parts, like), slot * f.parts_stride + (batch * length * f.groups + group) * states)
-    step = -1 if reverse else 1
-    for i in range(stop - 1, start - 1, -1):
-        t = length - 1 - i if reverse else i
-        _fill(sums, states, like)
-        for v in range(vectors):
-            j, left = v * width, count - v * width
-            row = ((i - start) * vectors + v) * width
-            dt, drive, grad = load_all(steps, row), load_all(drives, row), load_all(grads, row)
-            d_dt, d_drive = splat(like), splat(like)
-            for n in range(states):
-                k = (v * states + n) * width
-                kept = ((i - start) * vectors * states) * width + k
-                d_h = fma(grad, splat(get(C, t * f.C_step + n)), load_all(carry, k))
-                store_all(sums, n * width, fma(d_h, drive, load_all(sums, n * width)))
-                d_drive = fma(d_h, splat(get(B, t * f.B_step + n)), d_drive)
-                d_before = mul(load_all(decays, kept), d_h)
-                store_all(carry, k, d_before)
-                d_exponent = mul(d_before, load_all(before, kept))
-                d_dt = fma(d_exponent, load_all(rates, k), d_dt)
-                store_all(d_rates, k, fma(d_exponent, dt, load_all(d_rates, k)))
-            u_now = load(u, t * f.u_step + j, left)
-            d_dt = fma(d_drive, u_now, d_dt)
-            if f.delta_softplus:
-                d_dt = mul(d_dt, sigmoid(add(load(delta, t * f.delta_step + j, left), load_all(bias, j))))
-            store_all(d_bias, j, add(d_dt, load_all(d_bias, j)))
-            store(grad_delta, t * f.channels + j, d_dt, left)
-            store(grad_u, t * f.channels + j, fma(d_drive, dt, mul(grad, load_all(skip, j))), left)
-        if _starts_anew(f.seq_idx, batch * length, i, t, step):
-            _fill(carry, vectors * states, like)
+    d_rates, d_bias, d_skip = sums
+    lost_rates, lost_bias, lost_skip = lost
+    size = f.chunk * width
+    rows = (work, shifted(work, size), shifted(work, 2 * size), shifted(work, 3 * size))
+    d_rows = (shifted(work, 4 * size), shifted(work, 5 * size))
+    kept = (shifted(work, 6 * size), shifted(work, 7 * size), shifted(work, 8 * size))
+    sums_B, sums_C = shifted(work, 9 * size), shifted(work, 9 * size + states * f.chunk)
+    clear(sums_B, 2 * states * f.chunk // width)
+
+    t = length - 1 - start if reverse else start
+    B = shifted(pointer(f.B, like), batch * f.B_batch + group * f.B_group + t * f.B_step)
+    C = shifted(pointer(f.C, like), batch * f.C_batch + group * f.C_group + t * f.C_step)
+    B_step, C_step = -f.B_step if reverse else f.B_step, -f.C_step if reverse else f.C_step
+    for v in range(vectors):
+        j, left, channel = v * width, count - v * width, first + v * width
+        bias_now, skip_now = load_all(bias, j), load_all(skip, j)
+        d_skip_now = _load_rows(
+            f, like, rows, batch, channel, left, bias_now, skip_now, splat(like), start, stop, reverse
+        )
+        _add_exactly(d_skip, lost_skip, j, d_skip_now)
+        clear(d_rows[0], 2 * f.chunk)
         for n in range(states):
-            put(B_parts, t * f.groups * states + n, total(load_all(sums, n * width)))
+            k = (v * states + n) * width
+            rate = load_all(rates, k)
+            h = splat(like)
+            if entering != 0:
+                h = load_all(pointer(entering, like), k)
+            B_now, C_now = shifted(B, n), shifted(C, n)
+            _replay(like, rows, kept, B_now, B_step, C_now, C_step, rate, h, steps)
+            _add_totals(shifted(sums_C, n * f.chunk), kept[2], steps)
+            leaving, d_rate = _unwind(
+                like, rows, d_rows, kept, B_now, B_step, C_now, C_step, rate, load_all(carry, k), steps
+            )
+            _add_totals(shifted(sums_B, n * f.chunk), kept[2], steps)
+            if entering == 0:
+                leaving = splat(like)
+            store_all(carry, k, leaving)
+            _add_exactly(d_rates, lost_rates, k, d_rate)
+        d_bias_now = _store_rows(
+            f, like, rows, d_rows, batch, channel, left, bias_now, skip_now, splat(like), start, stop, reverse
+        )
+        _add_exactly(d_bias, lost_bias, j, d_bias_now)
+
+    corner = slot * f.parts_stride + (batch * length * f.groups + group) * states
+    for i in range(steps):
+        t = length - 1 - start - i if reverse else start + i
+        for n in range(states):
+            put(pointer(f.B_parts, like), corner + t * f.groups * states + n, get(sums_B, n * f.chunk + i))
+            put(pointer(f.C_parts, like), corner + t * f.groups * states + n, get(sums_C, n * f.chunk + i))
 
 
 @njit(error_model="numpy")
@@ -352,51 +406,46 @@ def _backward_block(f, like, scratch, batch, first, count, group, reverse, lane,
     width, states, length = lane_count(like), f.states, f.length
     vectors = (count + width - 1) // width
     block, row = vectors * states * width, vectors * width
-    rates = scratch
-    state, carry = shifted(rates, block), shifted(rates, 2 * block)
-    # Sums over the sequence are taken chunk by chunk and then over chunks: far smaller rounding errors.
-    d_rates, d_rates_sum = shifted(rates, 3 * block), shifted(rates, 4 * block)
-    bias = shifted(rates, 5 * block)
-    skip, d_bias, d_skip = shifted(bias, row), shifted(bias, 2 * row), shifted(bias, 3 * row)
-    d_bias_sum, d_skip_sum = shifted(bias, 4 * row), shifted(bias, 5 * row)
-    sums = shifted(bias, 6 * row)
-    steps = shifted(sums, states * width)
-    drives, grads = shifted(steps, f.chunk * row), shifted(steps, 2 * f.chunk * row)
-    before = shifted(steps, 3 * f.chunk * row)
-    decays = shifted(before, f.chunk * block)
-
+    rates, carry = scratch, shifted(scratch, block)
+    bias, skip = shifted(scratch, 2 * block), shifted(scratch, 2 * block + row)
+    sums = shifted(skip, row)
+    lost = shifted(sums, block + 2 * row)
+    work = shifted(lost, block + 2 * row)
     corner = (batch * f.channels + first) * states
     _spread_states(rates, shifted(pointer(f.A, like), first * states), count, states, like)
     _spread_channels(bias, f.delta_bias, first, count, like)
     _spread_channels(skip, f.D, first, count, like)
-    _fill(d_rates, 2 * vectors * states, like)
-    _fill(d_bias, 4 * vectors, like)
+    clear(sums, 2 * (vectors * states + 2 * vectors))
     if f.grad_final_state != 0:
         _spread_states(carry, shifted(pointer(f.grad_final_state, like), corner), count, states, like)
     else:
-        _fill(carry, vectors * states, like)
+        clear(carry, vectors * states)
 
+    all_sums = (sums, shifted(sums, block), shifted(sums, block + row))
+    all_lost = (lost, shifted(lost, block), shifted(lost, block + row))
+    space = (rates, carry, all_sums, all_lost, bias, skip, work)
+    step = -1 if reverse else 1
     chunks = (length + f.chunk - 1) // f.chunk
     for chunk in range(chunks - 1, -1, -1):
-        start, stop = chunk * f.chunk, min(length, (chunk + 1) * f.chunk)
         place = ((batch * chunks + chunk) * f.lanes + lane) * states
-        _copy(state, shifted(pointer(f.checkpoints, like), place), vectors * states, like)
-        replay = (rates, state, bias, skip, d_skip, sums, before, decays, steps, drives, grads)
-        _replay_chunk(f, like, replay, batch, first, count, group, reverse, slot, start, stop)
-        unwind = (rates, carry, bias, skip, d_rates, d_bias, sums, before, decays, steps, drives, grads)
-        _unwind_chunk(f, like, unwind, batch, first, count, group, reverse, slot, start, stop)
-        _add_and_clear(d_rates_sum, d_rates, vectors * states, like)
-        _add_and_clear(d_bias_sum, d_bias, vectors, like)
-        _add_and_clear(d_skip_sum, d_skip, vectors, like)
+        start, stop = chunk * f.chunk, min(length, (chunk + 1) * f.chunk)
+        # A reset splits the chunk; what follows it starts from zero, so only the first run needs the kept state.
+        for i in range(stop - 1, start - 1, -1):
+            anew = _starts_anew(f.seq_idx, batch * length, i, length - 1 - i if reverse else i, step)
+            if anew or i == start:
+                entering = 0 if anew else f.checkpoints + place * element_size(like)
+                _backward_run(f, like, space, batch, first, count, group, reverse, slot, i, stop, entering)
+                stop = i
 
-    _gather_states(shifted(pointer(f.A_parts, like), corner), d_rates_sum, count, states, like)
+    d_rates, d_bias, d_skip = all_sums
+    _gather_states(shifted(pointer(f.A_parts, like), corner), d_rates, count, states, like)
     _gather_states(shifted(pointer(f.grad_initial_state, like), corner), carry, count, states, like)
-    part_bias = shifted(pointer(f.bias_parts, like), batch * f.channels + first)
-    part_skip = shifted(pointer(f.D_parts, like), batch * f.channels + first)
+    bias_parts = shifted(pointer(f.bias_parts, like), batch * f.channels + first)
+    skip_parts = shifted(pointer(f.D_parts, like), batch * f.channels + first)
     for v in range(vectors):
         j, left = v * width, count - v * width
-        store(part_bias, j, load_all(d_bias_sum, j), left)
-        store(part_skip, j, load_all(d_skip_sum, j), left)
+        store(bias_parts, j, load_all(d_bias, j), left)
+        store(skip_parts, j, load_all(d_skip, j), left)
 
 
 @njit(error_model="numpy")
@@ -416,7 +465,7 @@ def _run_backward(counters, f, like):
 def backward_scratch(width: int, vectors: int, states: int, chunk: int) -> int:
     """Elements of scratch that one thread of the backward kernel needs."""
     block, row = vectors * states * width, vectors * width
-    return (5 + 2 * chunk) * block + (6 + 3 * chunk) * row + states * width
+    return 4 * block + 6 * row + 9 * chunk * width + 2 * states * chunk
 
 
 def forward_scratch(width: int, vectors: int, states: int) -> int:

@@ -45,15 +45,15 @@ def _run_block(arguments: ScanArguments, block: slice, reverse: bool) -> tuple[T
     else:
         state = arguments.initial_state[:, block]
     outputs: list[Tensor] = [u] * length
+    u_at, delta_at, B_at, C_at = (tensor.unbind(1) for tensor in (u, delta, B, C))
     previous = None
     for position in reversed(range(length)) if reverse else range(length):
         if arguments.seq_idx is not None and previous is not None:
             same = arguments.seq_idx[:, position] == arguments.seq_idx[:, previous]
             state = torch.where(same[:, None, None], state, torch.zeros_like(state))
-        decay = torch.exp(delta[:, position, :, None] * A)
-        drive = delta[:, position, :, None] * B[:, position] * u[:, position, :, None]
-        state = decay * state + drive
-        outputs[position] = (state * C[:, position]).sum(-1)
+        step = delta_at[position][..., None]
+        state = torch.exp(step * A) * state + step * B_at[position] * u_at[position][..., None]
+        outputs[position] = (state * C_at[position]).sum(-1)
         previous = position
     y = torch.stack(outputs, dim=1)
 
