@@ -9,7 +9,10 @@ from genossm.sequence.alphabet import (
     reverse_complement,
     reverse_complement_array,
 )
+from genossm.sequence.bpe import BytePairTokenizer
+from genossm.sequence.complement import complement_ids_from_map
 from genossm.sequence.interval import Interval, parse_region
+from genossm.sequence.kmer import KmerTokenizer
 from genossm.sequence.normalize import (
     Placement,
     anchored,
@@ -25,13 +28,16 @@ from genossm.sequence.windows import scoring_window
 
 __all__ = [
     "BASES",
+    "BytePairTokenizer",
     "Interval",
+    "KmerTokenizer",
     "NucleotideTokenizer",
     "Placement",
     "Tokenizer",
     "Variant",
     "anchored",
     "check_reference",
+    "complement_ids_from_map",
     "equivalent_span",
     "iupac_first",
     "iupac_matches",

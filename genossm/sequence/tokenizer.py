@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from genossm.core.errors import AlphabetError, ConfigError, TokenizerError
 from genossm.core.strict import from_mapping
+
+if TYPE_CHECKING:
+    from genossm.sequence.bpe import BytePairTokenizer
+    from genossm.sequence.kmer import KmerTokenizer
 
 Ids = npt.NDArray[np.integer]
 Letters = str | bytes | bytearray | memoryview | npt.NDArray[np.uint8]
@@ -33,9 +37,11 @@ _COMPLEMENT_IDS.flags.writeable = False
 _BLOCK = 1 << 16
 
 
-@runtime_checkable
 class Tokenizer(Protocol):
-    """What models and loaders may ask of any tokenizer; token ids are small non-negative integers."""
+    """What models and loaders may ask of any tokenizer; token ids are small non-negative integers.
+
+    A tokenizer that lacks a special token, or a complement, raises a TokenizerError that says so when it is asked.
+    """
 
     @property
     def vocab(self) -> Mapping[str, int]: ...
@@ -123,7 +129,7 @@ class NucleotideTokenizer:
         out: contiguous uint8 array of the result's length to write into and return.
         Raises: AlphabetError for other letters under on_unknown="raise"; TokenizerError if `out` does not fit.
         """
-        letters = _as_bytes(sequence)
+        letters = ascii_bytes(sequence)
         front, back = self._specials() if add_special_tokens else ((), ())
         out = _allocate(len(letters) + len(front) + len(back), out)
         body = out[len(front) : len(front) + len(letters)]
@@ -180,7 +186,7 @@ class NucleotideTokenizer:
         """The inverse of `to_dict`. Raises: TokenizerError for another type, an unknown key or a wrong value."""
         kind = mapping.get("type")
         if kind != cls.TYPE:
-            raise TokenizerError(f"Tokenizer type {kind!r} is not known to this version. Known: {cls.TYPE!r}.")
+            raise TokenizerError(f"Tokenizer type: got {kind!r}, wanted {cls.TYPE!r}.")
         try:
             return from_mapping(cls, {key: value for key, value in mapping.items() if key != "type"}, where="tokenizer")
         except ConfigError as error:
@@ -192,12 +198,26 @@ class NucleotideTokenizer:
         ]
 
 
-def tokenizer_from_dict(mapping: Mapping[str, Any]) -> NucleotideTokenizer:
+def tokenizer_from_dict(mapping: Mapping[str, Any]) -> NucleotideTokenizer | KmerTokenizer | BytePairTokenizer:
     """The tokenizer that `to_dict` described, chosen by its "type".
 
-    Raises: TokenizerError for an unknown type, key or value.
+    Raises: TokenizerError for an unknown type, key or value; MissingDependencyError for byte-pair without genossm[hf].
     """
-    return NucleotideTokenizer.from_dict(mapping)
+    from genossm.sequence.bpe import BytePairTokenizer
+    from genossm.sequence.kmer import KmerTokenizer
+
+    kinds = {kind.TYPE: kind for kind in (NucleotideTokenizer, KmerTokenizer, BytePairTokenizer)}
+    name = mapping.get("type")
+    if not isinstance(name, str) or name not in kinds:
+        hint = (
+            " This is a tokenizer.json of Hugging Face: read it with BytePairTokenizer.from_hugging_face."
+            if "type" not in mapping and "model" in mapping
+            else ""
+        )
+        raise TokenizerError(
+            f"Tokenizer type {name!r} is not known to this version. Known: {', '.join(map(repr, kinds))}.{hint}"
+        )
+    return kinds[name].from_dict(mapping)
 
 
 def translate_into(letters: bytes | bytearray | memoryview, table: bytes, out: npt.NDArray[np.uint8]) -> None:
@@ -209,7 +229,8 @@ def translate_into(letters: bytes | bytearray | memoryview, table: bytes, out: n
         out[start : start + _BLOCK] = np.frombuffer(block, dtype=np.uint8)
 
 
-def _as_bytes(sequence: Letters) -> bytes | bytearray | memoryview:
+def ascii_bytes(sequence: Letters) -> bytes | bytearray | memoryview:
+    """Letters of any kind of input, one byte each. Raises: TokenizerError for an array that is no uint8 (length,)."""
     if isinstance(sequence, str):
         # Letters beyond ASCII must stay one token each, so they become a byte that no table knows.
         return sequence.encode("ascii") if sequence.isascii() else _one_byte_each(sequence)

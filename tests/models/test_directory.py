@@ -170,7 +170,12 @@ def test_integer_weights_are_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [({"type": "bytes"}, "'bytes' is not known"), ({"type": "nucleotide", "x": 1}, "x")]
+    ("content", "message"),
+    [
+        ({"type": "bytes"}, "'bytes' is not known"),
+        ({"type": "nucleotide", "x": 1}, "x"),
+        ({"type": "kmer", "k": 3}, "type 'kmer', wanted 'nucleotide'"),
+    ],
 )
 def test_another_tokenizer_is_refused(saved: Path, content: dict, message: str) -> None:
     (saved / "tokenizer.json").write_text(json.dumps(content))

@@ -11,16 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genossm.core.errors import AlphabetError, ConfigError, TokenizerError
-from genossm.sequence import NucleotideTokenizer, Tokenizer, reverse_complement, tokenizer_from_dict
+from genossm.sequence import NucleotideTokenizer, reverse_complement, tokenizer_from_dict
 from genossm.testing.strategies import dna
 
 GOLDEN = Path(__file__).parent.parent / "fixtures" / "golden"
 CADUCEUS = json.loads((GOLDEN / "caduceus_ps" / "tokenization.json").read_text())
 HYENADNA = json.loads((GOLDEN / "hyenadna_standalone" / "tokenization.json").read_text())
-
-
-def test_is_a_tokenizer() -> None:
-    assert isinstance(NucleotideTokenizer(), Tokenizer)
 
 
 def test_vocabulary_is_that_of_both_originals() -> None:
@@ -157,6 +153,8 @@ def test_dict_round_trip(uppercase: bool, special_tokens: Any, on_unknown: Any) 
     [
         ({"type": "6mer"}, "'6mer' is not known"),
         ({}, "None is not known"),
+        ({"type": ["kmer"]}, "is not known to this version. Known: 'nucleotide', 'kmer', 'byte_pair'"),
+        ({"model": {"type": "BPE"}}, "BytePairTokenizer.from_hugging_face"),
         ({"type": "nucleotide", "upercase": True}, "Did you mean 'uppercase'"),
         ({"type": "nucleotide", "uppercase": "yes"}, "wanted bool"),
         ({"type": "nucleotide", "special_tokens": "eos"}, "special_tokens"),
