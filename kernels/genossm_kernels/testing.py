@@ -113,9 +113,11 @@ def results(operator: Any, inputs: dict[str, Tensor], *, gradients: bool = True,
     found = {"y": y, "final_state": final_state}
     if gradients:
         generator = torch.Generator().manual_seed(1)
-        weights = [torch.randn(tensor.shape, generator=generator).to(tensor) for tensor in (y, final_state)]
+        # Rounded to bfloat16, so that every dtype gets the same weights. A state of no numbers has no gradient.
+        outputs = [tensor for tensor in (y, final_state) if tensor.requires_grad]
+        weights = [torch.randn(out.shape, generator=generator).bfloat16().to(out) for out in outputs]
         wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-        given = torch.autograd.grad([y, final_state], list(wanted.values()), weights, allow_unused=True)
+        given = torch.autograd.grad(outputs, list(wanted.values()), weights, allow_unused=True)
         for (name, leaf), gradient in zip(wanted.items(), given, strict=True):
             found[f"grad {name}"] = torch.zeros_like(leaf) if gradient is None else gradient
     return {name: tensor.detach() for name, tensor in found.items()}

@@ -25,15 +25,16 @@ def run(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
 
 
 def _run_block(arguments: ConvArguments, block: slice, reverse: bool) -> tuple[Tensor, Tensor]:
-    x = arguments.x[..., block]
+    dtype = arguments.state_dtype
+    x = arguments.x[..., block].to(dtype)
     weight = arguments.weight[block]
     batch, length, channels = x.shape
     width = weight.shape[1]
     # The window holds the last `width` inputs, oldest first.
-    zeros = torch.zeros(batch, channels, dtype=x.dtype, device=x.device)
+    zeros = torch.zeros(batch, channels, dtype=dtype, device=x.device)
     window = [zeros] * width
     if arguments.initial_state is not None:
-        window = [zeros, *arguments.initial_state[..., block].unbind(1)]
+        window = [zeros, *arguments.initial_state[..., block].to(dtype).unbind(1)]
     outputs: list[Tensor] = [zeros] * length
     previous = None
     for position in reversed(range(length)) if reverse else range(length):
@@ -41,12 +42,12 @@ def _run_block(arguments: ConvArguments, block: slice, reverse: bool) -> tuple[T
             same = (arguments.seq_idx[:, position] == arguments.seq_idx[:, previous])[:, None]
             window = [torch.where(same, value, zeros) for value in window]
         window = [*window[1:], x[:, position]]
-        total = torch.zeros(batch, channels, dtype=arguments.state_dtype, device=x.device)
+        total = zeros
         if arguments.bias is not None:
             total = total + arguments.bias[block]
         for tap in range(width):
-            total = total + weight[:, tap] * window[tap].to(arguments.state_dtype)
-        outputs[position] = (F.silu(total) if arguments.silu else total).to(x.dtype)
+            total = total + weight[:, tap] * window[tap]
+        outputs[position] = F.silu(total) if arguments.silu else total
         previous = position
     tail = torch.stack(window[1:], dim=1) if width > 1 else x.new_zeros(batch, 0, channels)
-    return torch.stack(outputs, dim=1), tail
+    return torch.stack(outputs, dim=1).to(arguments.x.dtype), tail.to(arguments.x.dtype)

@@ -34,21 +34,22 @@ def _run_block(arguments: ConvArguments, block: slice, reverse: bool) -> tuple[T
     before = x.new_zeros(batch, reach, channels)
     if arguments.initial_state is not None:
         before = arguments.initial_state[..., block]
-    padded = torch.cat([before, x], dim=1)
+    # Widened once, so that the taps' gradients meet in the wide dtype.
+    padded = torch.cat([before, x], dim=1).to(arguments.state_dtype)
     runs = None if seq_idx is None else _run_numbers(seq_idx, reach)
 
     total = torch.zeros(batch, length, channels, dtype=arguments.state_dtype, device=x.device)
     if arguments.bias is not None:
         total = total + arguments.bias[block]
     for tap in range(reach + 1):
-        term = weight[:, tap] * padded[:, tap : tap + length].to(arguments.state_dtype)
+        term = weight[:, tap] * padded[:, tap : tap + length]
         if runs is not None:
             same = runs[:, tap : tap + length] == runs[:, reach:]
             term = torch.where(same[..., None], term, 0.0)
         total = total + term
     y = (F.silu(total) if arguments.silu else total).to(x.dtype)
 
-    tail = padded[:, length:]
+    tail = padded[:, length:].to(x.dtype)
     if runs is not None:
         tail = torch.where((runs[:, length:] == runs[:, -1:])[..., None], tail, 0.0)
     return y.flip(1) if reverse else y, tail
