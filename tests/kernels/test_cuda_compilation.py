@@ -85,3 +85,22 @@ def test_a_directory_that_cannot_be_written_costs_no_run(
 
 def test_keys_separate_their_parts() -> None:
     assert cache.cache_key("ab", "c") != cache.cache_key("a", "bc")
+
+
+@needs_compiler
+def test_a_compiler_that_the_machine_cannot_use_is_refused_with_the_way_out() -> None:
+    major = int(compiler.compiler_version().split(".")[0])
+    assert compiler.unusable_reason((9, 0), 1000 * major) is None
+    older = compiler.unusable_reason((9, 0), 1000 * (major - 1))
+    assert older is not None
+    assert f"cuda-core[cu{major - 1}]" in older
+    unknown = compiler.unusable_reason((99, 9), 1000 * major)
+    assert unknown is not None
+    assert "99.9" in unknown
+
+
+def test_without_the_packages_the_reason_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "missing_package", lambda: "cuda-core")
+    compiler.unusable_reason.cache_clear()
+    assert compiler.unusable_reason((8, 0), 13000) == "the package 'cuda-core' is not installed"
+    compiler.unusable_reason.cache_clear()

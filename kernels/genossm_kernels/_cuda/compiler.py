@@ -45,6 +45,28 @@ def compiler_version() -> str:
     return f"{major}.{minor}"
 
 
+@functools.cache
+def unusable_reason(capability: tuple[int, int], driver_version: int) -> str | None:
+    """None if what NVRTC compiles for `capability` runs under a driver for CUDA `driver_version` (13000 for 13.0)."""
+    missing = missing_package()
+    if missing is not None:
+        return f"the package {missing!r} is not installed"
+    try:
+        version = compiler_version()
+        status, architectures = importlib.import_module("cuda.bindings.nvrtc").nvrtcGetSupportedArchs()
+    except Exception as error:  # what a missing shared library raises differs between releases
+        return f"NVRTC cannot be loaded ({error}); install the package 'nvidia-cuda-nvrtc'"
+    major = int(version.split(".")[0])
+    if driver_version // 1000 < major:
+        return (
+            f"the driver supports CUDA {driver_version // 1000} and NVRTC is {version}; "
+            f"update the driver or install cuda-core[cu{driver_version // 1000}]"
+        )
+    if int(status) == 0 and 10 * capability[0] + capability[1] not in architectures:
+        return f"NVRTC {version} does not know compute capability {capability[0]}.{capability[1]}; update it"
+    return None
+
+
 def compile_kernels(path: Path, macros: Mapping[str, int], architecture: str) -> bytes:
     """Machine code (a cubin) of one source file for one architecture such as "sm_90"; from the cache if it is there.
 

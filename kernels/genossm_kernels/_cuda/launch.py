@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from genossm_kernels._cuda.compiler import compile_kernels, missing_package
+from genossm_kernels._cuda.compiler import compile_kernels, missing_package, unusable_reason
 
 _DEFAULT_SHARED_BYTES = 48 * 1024
 OLDEST_CAPABILITY = (8, 0)
@@ -53,13 +53,16 @@ def unavailable_reason(device: torch.device) -> str | None:
         return f"the tensors are on {device}, not on a CUDA device"
     if torch.version.hip is not None:
         return "this PyTorch is built for ROCm"
-    missing = missing_package()
-    if missing is not None:
-        return f"the package {missing!r} is not installed"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
         return f"compute capability {capability[0]}.{capability[1]} is older than 8.0"
-    return None
+    return unusable_reason(capability, _driver_version())
+
+
+@functools.cache
+def _driver_version() -> int:
+    """The CUDA version the driver supports, 13000 for 13.0; 0 where the package that asks is missing."""
+    return 0 if missing_package() is not None else int(_check(_driver().cuDriverGetVersion()))
 
 
 def launcher_for(device: torch.device) -> Launcher:
