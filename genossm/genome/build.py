@@ -1,4 +1,4 @@
-"""Writing a genome store: a FASTA file is streamed contig by contig, and the store appears when it is whole.
+"""Writing a genome store: a reference is streamed contig by contig, and the store appears when it is whole.
 
 Chunk length and codec are chosen by measurement: human chr20 (63 Mb, GRCh37), windows of 1,048,576 bases at random
 places to token ids, every other one of the minus strand, one process on one busy core of an AMD EPYC 9004, warm:
@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,8 @@ from genossm.core.atomic import atomic_directory
 from genossm.core.errors import ConfigError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.core.strict import to_mapping
-from genossm.genome.fasta_records import Record, records
+from genossm.genome.fasta_records import records
+from genossm.genome.formats import format_of, open_source
 from genossm.genome.layout import (
     ATTRIBUTE,
     KIND,
@@ -41,6 +43,7 @@ from genossm.genome.layout import (
 )
 from genossm.genome.names import ContigNames
 from genossm.genome.runs import Runs, reference_digest, survey, total
+from genossm.genome.source import Source
 
 Codec = Literal["blosc-lz4", "blosc-zstd", "zstd", "none"]
 Progress = Callable[[str, int], None]
@@ -48,6 +51,7 @@ Progress = Callable[[str, int], None]
 DEFAULT_CHUNK_LENGTH = 1 << 18
 DEFAULT_CODEC: Codec = "blosc-lz4"
 _RUN_CHUNK = 1 << 16
+_IDENTITY = bytes(range(256))
 
 
 @dataclass(frozen=True)
@@ -72,21 +76,55 @@ def build(
     force: bool = False,
     progress: Progress | None = None,
 ) -> StoreSummary:
-    """Encode a FASTA file (plain, bgzip or gzip, any line length) as a Zarr v3 genome store.
+    """Encode a FASTA (plain, bgzip or gzip, any line length), 2bit, GenBank or EMBL file as a Zarr v3 genome store.
 
-    aliases: further names, alias to contig.   circular: contigs whose end joins their start, by any name.
+    aliases: further names, alias to contig.   circular: contigs whose end joins their start, by any name; both are
+        added to what the file itself says.
     chunk_length: bases a chunk.   progress: called with (contig, bases so far) after every contig.
-    Memory: a few times the longest contig. A build that fails or is killed leaves nothing at `target`.
-    Raises: InputFileError for a bad FASTA or alias, OutputError / OutputExistsError, UsageError for a bad option.
+    Memory: a few times the longest contig; a GenBank or EMBL file as a whole. A build that fails or is killed leaves
+    nothing at `target`.
+    Raises: InputFileError for a bad file or alias, OutputError / OutputExistsError, UsageError for a bad option.
     """
     _check_options(target, chunk_length, codec)
     started = time.perf_counter()
     with atomic_directory(target, force=force, marker="zarr.json") as temporary:
-        contigs = tuple(_write_contigs(records(source), temporary, chunk_length, codec, progress))
-        attributes = _attributes(source, contigs, dict(aliases or {}), circular)
+        with _reading(source) as content:
+            contigs = tuple(_write_contigs(content.letters, temporary, chunk_length, codec, progress))
+            attributes = _attributes(
+                source, contigs, {**content.aliases, **(aliases or {})}, {*content.circular, *circular}
+            )
         _write_attributes(temporary, attributes)
     bases = sum(contig.length for contig in contigs)
     return StoreSummary(target, len(contigs), bases, time.perf_counter() - started, attributes.reference_digest)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """letters: (contig, its letters in the file's case), one contig in memory at a time where the format allows it."""
+
+    letters: Iterator[tuple[str, bytes]]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    circular: Collection[str] = ()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[_Content]:
+    # A stream of FASTA takes what random access does not: gzip and uneven lines.
+    if path.is_dir() or format_of(path) == "fasta":
+        yield _Content((record.name, record.sequence()) for record in records(path))
+        return
+    with closing(open_source(path)) as source:
+        yield _Content(
+            ((contig, _letters(source, contig, length)) for contig, length in source.lengths.items()),
+            source.aliases,
+            source.circular,
+        )
+
+
+def _letters(source: Source, contig: str, length: int) -> bytes:
+    letters = np.empty(length, dtype=np.uint8)
+    source.read_into(contig, 0, length, _IDENTITY, letters)
+    return letters.tobytes()
 
 
 def _check_options(target: Path, chunk_length: int, codec: str) -> None:
@@ -99,7 +137,7 @@ def _check_options(target: Path, chunk_length: int, codec: str) -> None:
 
 
 def _write_contigs(
-    stream: Iterator[Record], store: Path, chunk_length: int, codec: Codec, progress: Progress | None
+    stream: Iterator[tuple[str, bytes]], store: Path, chunk_length: int, codec: Codec, progress: Progress | None
 ) -> Iterator[StoredContig]:
     import zarr
 
@@ -107,16 +145,15 @@ def _write_contigs(
     # A chunk of N alone is written too: a missing chunk must mean damage.
     with zarr.config.set({"array.write_empty_chunks": True}):
         root = zarr.open_group(str(store), mode="a", zarr_format=3)
-        for record in stream:
-            letters = record.sequence()
+        for contig, letters in stream:
             found = survey(letters)
-            _write_sequence(root, record.name, letters.upper(), chunk_length, codec)
-            _write_runs(root, array_path(N_RUNS, record.name), found.n_runs)
-            _write_runs(root, array_path(SOFT_MASK, record.name), found.soft_mask)
+            _write_sequence(root, contig, letters.upper(), chunk_length, codec)
+            _write_runs(root, array_path(N_RUNS, contig), found.n_runs)
+            _write_runs(root, array_path(SOFT_MASK, contig), found.soft_mask)
             done += len(letters)
             if progress:
-                progress(record.name, done)
-            yield StoredContig(record.name, len(letters), found.m5, total(found.n_runs), total(found.soft_mask))
+                progress(contig, done)
+            yield StoredContig(contig, len(letters), found.m5, total(found.n_runs), total(found.soft_mask))
 
 
 def _write_sequence(root: Any, contig: str, letters: bytes, chunk_length: int, codec: Codec) -> None:

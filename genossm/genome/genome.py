@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genossm.core.errors import ContigNotFoundError, IntervalError
+from genossm.core.errors import ContigNotFoundError, IntervalError, TokenizerError
 from genossm.genome.names import ContigNames
 from genossm.genome.runs import Runs, reference_digest
 from genossm.genome.source import Source
@@ -41,7 +41,7 @@ class Genome:
 
     @property
     def path(self) -> Path:
-        """Where the FASTA file or the store is."""
+        """Where the file or the store is."""
         return self._source.path
 
     @property
@@ -51,7 +51,7 @@ class Genome:
 
     @property
     def kind(self) -> str:
-        """ "fasta" or "store"."""
+        """ "fasta", "2bit", "genbank", "embl" or "store"."""
         return self._source.kind
 
     @property
@@ -111,14 +111,23 @@ class Genome:
     ) -> npt.NDArray[Any]:
         """Token ids of an interval, without special tokens; uint8 (length,) for the nucleotide tokenizer.
 
+        Other tokenizers decide how many ids there are, and see the letters of the interval alone.
+
         uppercase: if False, the tokenizer sees soft-masked bases in lower case.
         out: array of the result's length to write into (nucleotide tokenizer only).
-        Raises: ContigNotFoundError; IntervalError; AlphabetError if the tokenizer refuses a letter.
+        Raises: ContigNotFoundError; IntervalError; AlphabetError if the tokenizer refuses a letter; TokenizerError if
+        it refuses the length or `out`.
         """
         if isinstance(tokenizer, NucleotideTokenizer) and tokenizer.on_unknown == "unk":
             return self._read(interval, _compose(_UPPER if uppercase else _IDENTITY, tokenizer.lookup), out)
         letters = self.fetch_array(interval, uppercase=uppercase)
-        return tokenizer.encode(letters) if out is None else tokenizer.encode(letters, out=out)  # type: ignore[call-arg]
+        if out is None:
+            return tokenizer.encode(letters)
+        if not isinstance(tokenizer, NucleotideTokenizer):
+            raise TokenizerError(
+                f"{interval}, out: {type(tokenizer).__name__} cannot write into an array; leave it out."
+            )
+        return tokenizer.encode(letters, out=out)
 
     def reader(self, contig: str) -> Fetch:
         """`fetch(start0, end0) -> bytes` of one contig, upper case, cut at the contig's ends and empty outside.

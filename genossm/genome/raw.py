@@ -42,6 +42,23 @@ def packing_of(path: Path) -> Packing:
     return "bgzip" if len(head) == 18 and head[3] & _EXTRA_FLAG and head[12:14] == b"BC" else "gzip"
 
 
+def head_of(path: Path, size: int) -> bytes:
+    """The first `size` unpacked bytes, fewer if the file is shorter or damaged there.
+
+    Raises: InputFileError if it is missing, a directory, unreadable or empty.
+    """
+    packed = packing_of(path) != "plain"
+    with open(path, "rb") as handle:
+        head = handle.read(size)
+    if not packed:
+        return head
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, size)
+    except zlib.error:
+        # Whoever reads the file says what is wrong with it.
+        return b""
+
+
 def require_end_block(path: Path) -> None:
     """Raise `InputFileError` if a bgzip file lacks its end-of-file block, so was cut off."""
     with open(path, "rb") as handle:
