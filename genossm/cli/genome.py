@@ -19,7 +19,7 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("fasta", type=click.Path(path_type=Path))
+@click.argument("reference", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The store to write, ending in .zarr."
 )
@@ -37,7 +37,7 @@ def command() -> None:
     "--codec", type=click.Choice(["blosc-lz4", "blosc-zstd", "zstd", "none"]), help="Compression.  [default: blosc-lz4]"
 )
 def build(
-    fasta: Path,
+    reference: Path,
     output: Path,
     force: bool,
     alias_file: Path | None,
@@ -45,16 +45,18 @@ def build(
     chunk_length: int | None,
     codec: str | None,
 ) -> None:
-    """Encode FASTA (plain, bgzip or gzip) once, so that any window of it is read fast.
+    """Encode a reference once, so that any window of it is read fast.
+
+    REFERENCE is a FASTA (plain, bgzip or gzip), 2bit, GenBank or EMBL file.
 
     Prints the store's path, its contigs, bases and the seconds it took, split by tabs.
     """
     import genossm.genome
 
     options = {"chunk_length": chunk_length, "codec": codec}
-    with _progress_bar(fasta.name) as progress:
+    with _progress_bar(reference.name) as progress:
         summary = genossm.genome.build(
-            fasta,
+            reference,
             output,
             aliases=genossm.genome.read_alias_file(alias_file) if alias_file else None,
             circular=circular,
@@ -68,7 +70,7 @@ def build(
 @command.command()
 @click.argument("genome", type=click.Path(path_type=Path))
 def info(genome: Path) -> None:
-    """Print a table of the contigs of GENOME, a store or a FASTA file."""
+    """Print a table of the contigs of GENOME: a store, or a FASTA, 2bit, GenBank or EMBL file."""
     import genossm.genome
     from genossm.genome.describe import as_table, describe
 

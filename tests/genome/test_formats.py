@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -297,3 +299,25 @@ def test_damage_in_a_2bit_file_that_opens_is_found_when_it_is_read(tmp_path: Pat
     with pytest.raises(InputFileError, match=r"cannot read chrM:1-500 .*cut off or damaged"):
         genome.fetch(Interval("chrM", 0, 500))
     genome.close()
+
+
+def test_readers_are_imported_when_they_are_needed(human_fasta: Path) -> None:
+    code = (
+        "import sys, genossm.sequence, genossm.genome as g;"
+        f"g.open({str(human_fasta)!r});"
+        "print([name for name in ('Bio', 'tokenizers', 'zarr', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_command_builds_and_describes_a_genbank_file(tmp_path: Path) -> None:
+    write_flat(tmp_path / "x.gb", RECORDS, "genbank", circular=frozenset({"NC_000001.2"}))
+    for arguments in (["build", "x.gb", "-o", "x.zarr"], ["info", "x.gb"], ["info", "x.zarr"]):
+        command = [Path(sys.executable).parent / "genossm", "genome", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if arguments[0] == "info":
+            rows = [line.split("\t") for line in done.stdout.splitlines()[1:]]
+            assert [row[:3] for row in rows] == [["NC_000001.2", "700", "circular"], ["AB1234.1", "68", "linear"]]
+            assert "LOCUS0" in rows[0][5].split(",")
