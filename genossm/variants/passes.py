@@ -22,9 +22,9 @@ from genossm.models import SequenceModel, StackState
 from genossm.variants.haplotypes import Contrast, Window
 from genossm.variants.reference import Letters
 
-_STRIDE = 32
+_STRIDE = 64
 _WINDOWS = 32
-_PASS_TOKENS = 1 << 14
+_PASS_TOKENS = 1 << 13
 _STATE_BYTES = 1 << 28
 _UNSCORED = 4
 
