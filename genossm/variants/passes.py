@@ -24,11 +24,12 @@ from genossm.variants.reference import Letters
 
 _STRIDE = 64
 _WINDOWS = 32
+_BATCH_LETTERS = 1 << 23
 _PASS_TOKENS = 1 << 13
 _STATE_BYTES = 1 << 28
 _UNSCORED = 4
 
-_CODES = np.full(256, _UNSCORED, dtype=np.int64)
+_CODES = np.full(256, _UNSCORED, dtype=np.uint8)
 _CODES[np.frombuffer(b"ACGT", dtype=np.uint8)] = np.arange(4)
 
 Row = tuple[Window, list[tuple[int, Contrast]]]
@@ -45,7 +46,7 @@ class _Branch:
     number: int
     sign: float
     ids: npt.NDArray[np.uint8]
-    codes: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.uint8]
 
 
 @dataclass
@@ -92,8 +93,10 @@ class CausalPasses:
                 by_window[item.window].append((number, item))
         # Windows of like length share a batch, so that little of it is padding.
         rows = sorted(by_window.items(), key=lambda row: -self._inputs_needed(row[1]))
-        for first in range(0, len(rows), _WINDOWS):
-            self._run_windows(rows[first : first + _WINDOWS])
+        while rows:
+            size = max(1, min(_WINDOWS, _BATCH_LETTERS // max(1, self._inputs_needed(rows[0][1]))))
+            self._run_windows(rows[:size])
+            rows = rows[size:]
         self._flush()
         return self._sums
 
@@ -109,7 +112,7 @@ class CausalPasses:
                 cut = max(0, item.fork + self._lead - 1) // _STRIDE * _STRIDE
                 cuts[cut].extend((row, branch) for branch in self._branches(number, item, ids[row], cut))
         self._set_off(cuts.pop(0, []), self._model.backbone.initial_state(len(rows)))
-        found = np.zeros(codes.shape)
+        found = np.zeros(codes.shape, dtype=np.float32)
         for start, end, scores, state in self._read(ids, codes, None, tuple(cuts)):
             found[:, start:end] = scores.cpu().numpy()
             self._set_off(cuts.pop(end, []), state)
@@ -117,13 +120,13 @@ class CausalPasses:
             for number, item in items:
                 if item.ref is None:
                     first = item.start + self._lead - 1
-                    self._sums[number] -= found[row, max(0, first) : first + item.count].sum()
+                    self._sums[number] -= found[row, max(0, first) : first + item.count].sum(dtype=np.float64)
 
-    def _inputs(self, rows: list[Row], length: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    def _inputs(self, rows: list[Row], length: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """(windows, length) token ids of the reference, and the code of the letter after each."""
         tokenizer = self._model.tokenizer
         ids = np.full((len(rows), length), tokenizer.n_id, dtype=np.uint8)
-        codes = np.full((len(rows), length), _UNSCORED, dtype=np.int64)
+        codes = np.full((len(rows), length), _UNSCORED, dtype=np.uint8)
         ids[:, : self._lead] = tokenizer.bos_id
         for row, (window, _) in enumerate(rows):
             letters = window.letters(self._source, 0, length + 1 - self._lead)
@@ -140,7 +143,7 @@ class CausalPasses:
             if letters is None:
                 continue
             ids = np.concatenate([prefix, self._model.tokenizer.encode(letters[:-1])])
-            codes = np.full(len(ids), _UNSCORED, dtype=np.int64)
+            codes = np.full(len(ids), _UNSCORED, dtype=np.uint8)
             # Without [BOS] a window's very first letter follows no input: it is not scored.
             scored = min(item.count, len(ids))
             codes[len(ids) - scored :] = _letter_codes(letters)[len(letters) - scored :]
@@ -172,13 +175,13 @@ class CausalPasses:
     def _run_branches(self, branches: list[_Branch], state: StackState) -> None:
         shape = (len(branches), len(branches[0].ids))
         ids = np.full(shape, self._model.tokenizer.n_id, dtype=np.uint8)
-        codes = np.full(shape, _UNSCORED, dtype=np.int64)
+        codes = np.full(shape, _UNSCORED, dtype=np.uint8)
         for row, branch in enumerate(branches):
             ids[row, : len(branch.ids)] = branch.ids
             codes[row, : len(branch.ids)] = branch.codes
         sums = np.zeros(len(branches))
         for _, _, scores, _ in self._read(ids, codes, state, ()):
-            sums += scores.sum(dim=1).cpu().numpy()
+            sums += scores.double().sum(dim=1).cpu().numpy()
         for branch, value in zip(branches, sums):
             self._sums[branch.number] += branch.sign * value
         if self._progress:
@@ -187,11 +190,11 @@ class CausalPasses:
     def _read(
         self,
         ids: npt.NDArray[np.uint8],
-        codes: npt.NDArray[np.int64],
+        codes: npt.NDArray[np.uint8],
         state: StackState | None,
         cuts: tuple[int, ...],
     ) -> Iterator[tuple[int, int, Tensor, StackState]]:
-        """`(start, end, ln p of each coded letter (batch, end - start) float64, state at end)`, cut at `cuts`."""
+        """`(start, end, ln p of each coded letter (batch, end - start), state at end)`, cut at `cuts`."""
         if not ids.shape[1]:
             return
         longest = max(_STRIDE, _PASS_TOKENS // len(ids))
@@ -199,10 +202,10 @@ class CausalPasses:
         for segment in segments:
             end = segment.start + segment.logits.shape[1]
             values = log_probabilities(segment.logits)
-            spoken = torch.from_numpy(codes[:, segment.start : end]).to(values.device)
+            spoken = torch.from_numpy(codes[:, segment.start : end]).to(values.device, torch.int64)
             picked = values.gather(2, spoken.clamp(max=3).unsqueeze(2)).squeeze(2)
-            yield segment.start, end, torch.where(spoken < _UNSCORED, picked, 0.0).double(), segment.state
+            yield segment.start, end, torch.where(spoken < _UNSCORED, picked, 0.0), segment.state
 
 
-def _letter_codes(letters: bytes) -> npt.NDArray[np.int64]:
+def _letter_codes(letters: bytes) -> npt.NDArray[np.uint8]:
     return _CODES[np.frombuffer(letters, dtype=np.uint8)]

@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from genossm.core.errors import UsageError
+from genossm.core.errors import NumericsError, UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Variant
@@ -88,6 +88,11 @@ class Scorer:
             return ScoredAllele(one.variant, None, one.status)
         # REF equal to ALT changes nothing, so it is not run.
         values = values or (0.0,) * len(self._locator.options.strands)
+        if not np.isfinite(values).all():
+            raise NumericsError(
+                f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores {values}, which is "
+                "no number. Check the model's weights, or load it in float32."
+            )
         return ScoredAllele(one.variant, float(np.mean(values)), one.status, values)
 
 

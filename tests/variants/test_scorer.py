@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pysam
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genossm.core.errors import UsageError
+import genossm.genome
+from genossm.core.errors import MethodError, NumericsError, UsageError
 from genossm.genome import Genome
-from genossm.models import SequenceModel
+from genossm.models import SequenceModel, StackConfig
 from genossm.sequence import Variant
 from genossm.testing.strategies import repetitive_dna, variants
 from genossm.variants import Allele, ScoredAllele, Status, passes, score
@@ -183,3 +185,37 @@ def test_soft_masked_reference_scores_as_upper_case(model: SequenceModel, make_g
 def test_impossible_options_are_refused(options: dict[str, int], model: SequenceModel, make_genome) -> None:
     with pytest.raises(UsageError, match="not possible"):
         list(score(model, make_genome({"1": "ACGT"}), [], **options))
+
+
+def test_weights_that_are_no_numbers_are_an_error(make_genome) -> None:
+    broken = SequenceModel(StackConfig(d_model=8, n_layer=1)).eval()
+    with torch.no_grad():
+        broken.backbone.norm_f.weight[0] = torch.nan
+    with pytest.raises(NumericsError, match="1:2:A>C scores"):
+        list(score(broken, make_genome({"1": "GATTACA"}), [Variant("1", 2, "A", "C")], context=64))
+
+
+def test_a_model_that_is_not_causal_is_refused(
+    model: SequenceModel, make_genome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model), "objective", "masked")
+    with pytest.raises(MethodError, match="causal"):
+        list(score(model, make_genome({"1": "GATTACA"}), [], context=64))
+
+
+# Three of vt's examples of normalisation (MIT), as its authors found and as they normalised them; GRCh37.
+VT_PAIRS = (
+    ("20:2171404:A>AA", "20:2171402:T>TA"),
+    ("20:3373441:TCTTT>T", "20:3373437:GCTTT>G"),
+    ("20:3635159:T>TT", "20:3635158:A>AT"),
+)
+
+
+def test_real_indels_as_found_and_as_normalised(model: SequenceModel, human_fasta: Path) -> None:
+    with genossm.genome.open(human_fasta) as genome:
+        found, normal = (
+            list(score(model, genome, map(Variant.parse, texts), context=512, both_strands=True))
+            for texts in zip(*VT_PAIRS)
+        )
+    assert all(one.status is Status.OK and one.llr for one in found)
+    assert_same(found, normal, 128)
