@@ -59,13 +59,16 @@ class FilePolicy:
 
 @dataclass
 class Summary:
-    """What became of a file's records.   statuses: ALT alleles by status; a record without ALT counts once."""
+    """What became of a file's records.
+
+    statuses: ALT alleles by status; a record without ALT counts once.   unsorted: so there is no index.
+    """
 
     run: ScoringRun
     records: int = 0
     statuses: Counter[Status] = field(default_factory=Counter)
     seconds: float = 0.0
-    indexed: bool = False
+    unsorted: bool = False
 
     @property
     def alleles(self) -> int:
@@ -89,6 +92,7 @@ class Summary:
             f"{self.records:,} records, {self.alleles:,} alleles: {self.scored:,} scored, "
             f"{self.alleles - self.scored:,} not{f' ({reasons})' if reasons else ''}; "
             f"{self.seconds:.1f} s, {rate:,.0f} alleles/s"
+            f"{'; the records are not sorted, so there is no index' if self.unsorted else ''}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def score_file(
             output.record(record.with_info(scored_info(record.info, alleles)), record.columns[0], record.pos1)
         job.require_enough()
         summary.seconds = time.perf_counter() - started
-        summary.indexed = policy.index and kind != "v" and str(target) != "-" and output.sorted
+        summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not output.sorted
     return summary
 
 

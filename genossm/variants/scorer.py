@@ -46,8 +46,8 @@ def score(
     both_strands: the mean of both strands.   batch_size: alternatives in one pass, None to choose by their length.
     Raises: UsageError for impossible options; MethodError for a model that is not causal.
 
-    >>> for scored in score(model, genome, [Variant.parse("20:1000226:A>T")]):
-    ...     print(scored.variant, scored.llr, scored.status)
+    >>> [(str(one.variant), str(one.status)) for one in score(model, genome, [Variant.parse("20:1000226:A>T")])]
+    [('20:1000226:A>T', 'OK')]
     """
     scorer = Scorer(model, genome, ScoringOptions(context, horizon, both_strands), batch_size=batch_size)
     return chain.from_iterable(scorer.score([scorer.locate(v) for v in block]) for block in _blocks(variants))
@@ -90,8 +90,8 @@ class Scorer:
         values = values or (0.0,) * len(self._locator.options.strands)
         if not np.isfinite(values).all():
             raise NumericsError(
-                f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores {values}, which is "
-                "no number. Check the model's weights, or load it in float32."
+                f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores {values}, "
+                "which is no number. Check the model's weights, or load it in float32."
             )
         return ScoredAllele(one.variant, float(np.mean(values)), one.status, values)
 

@@ -53,9 +53,10 @@ class VcfOutput:
 
     _write: Callable[[bytes], object]
     sorted: bool = True
-    _contigs: dict[bytes, int] = field(default_factory=dict)
-    _last: int = 0
     highest: int = 0
+    _contig: bytes | None = None
+    _seen: set[bytes] = field(default_factory=set)
+    _last: int = 0
     _header: list[bytes] = field(default_factory=list)
 
     def header(self, lines: Iterable[bytes]) -> None:
@@ -71,10 +72,10 @@ class VcfOutput:
         if self._header:
             self.finish()
         self._write(line + b"\n")
-        if not self._contigs or contig != next(reversed(self._contigs)):
-            self.sorted = self.sorted and contig not in self._contigs
-            self._contigs[contig] = 0
-            self._last = 0
+        if contig != self._contig:
+            self.sorted = self.sorted and contig not in self._seen
+            self._seen.add(contig)
+            self._contig, self._last = contig, 0
         self.sorted = self.sorted and pos1 >= self._last
         self._last = pos1
         self.highest = max(self.highest, pos1)

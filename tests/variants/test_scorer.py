@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +220,10 @@ def test_real_indels_as_found_and_as_normalised(model: SequenceModel, human_fast
         )
     assert all(one.status is Status.OK and one.llr for one in found)
     assert_same(found, normal, 128)
+
+
+def test_the_example_in_the_docstring_runs(model: SequenceModel, human_fasta: Path) -> None:
+    with genossm.genome.open(human_fasta) as genome:
+        names = {"score": score, "model": model, "genome": genome, "Variant": Variant}
+        [example] = doctest.DocTestFinder(recurse=False).find(score, "score", globs=names)
+        assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=1)
