@@ -1,9 +1,10 @@
-"""Times the GPU operators against mamba-ssm in one run.
+"""Times the operators beside their peers in one run: on a GPU against mamba-ssm, on a CPU against transformers.
 
-    python kernels/benchmarks/run.py --commit $(git rev-parse HEAD)
+    python kernels/benchmarks/run.py --commit $(git rev-parse HEAD) [--device cpu]
 
-Correctness first: nothing is timed unless outputs and gradients agree with the definition in float64. Then both sides
-alternate over the grid, each in the layout it wants. A row a measurement goes to `results/<gpu>.jsonl`.
+The CPU's rows are made in `cpu_rows.py`. On a GPU: correctness first, nothing is timed unless outputs and gradients
+agree with the definition in float64. Then both sides alternate over the grid, each in the layout it wants. A row a
+measurement goes to `results/<gpu>.jsonl`.
 """
 
 from __future__ import annotations
@@ -36,10 +37,19 @@ Tensors = dict[str, torch.Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commit", required=True, help="the commit that is measured")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "h100.jsonl")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="file that rows are added to; results/h100.jsonl or results/cpu.jsonl")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[256, 2_048, 16_384, 65_536], help="CPU only")
     parser.add_argument("--seconds", type=float, default=240.0, help="start no new measurement after this long")
     options = parser.parse_args()
+    results = Path(__file__).parent / "results"
+    if options.device == "cpu":
+        from cpu_rows import measure as measure_cpu
+
+        out = options.out or results / "cpu.jsonl"
+        measure_cpu(lengths=options.lengths, rounds=options.repeats, commit=options.commit, output=out)
+        return
     check()
     stamp = {
         "commit": options.commit,
@@ -48,7 +58,7 @@ def main() -> None:
         "versions": {name: version for name in PACKAGES if (version := installed(name)) is not None},
     }
     started = datetime.datetime.now()
-    with options.out.open("a") as out:
+    with (options.out or results / "h100.jsonl").open("a") as out:
         for row in measurements(options.repeats):
             out.write(json.dumps(stamp | row) + "\n")
             out.flush()
