@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 BLOCKED = "import sys; sys.modules['lightning'] = sys.modules['lightning.pytorch'] = None\n"
 
 
@@ -17,9 +19,12 @@ def test_windows_and_datasets_need_no_lightning() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_training_without_lightning_says_how_to_get_it() -> None:
-    code = "from genossm.cli.main import run; run(['train', '--config', 'configs/train/demo.yaml'])"
-    done = run(code)
+def test_training_without_lightning_says_how_to_get_it(tmp_path: Path, human_fasta: Path) -> None:
+    settings = [f"genome.path={human_fasta}", f"output.directory={tmp_path / 'run'}"]
+    arguments = ["train", "--config", str(ROOT / "configs/train/demo.yaml")]
+    for setting in settings:
+        arguments += ["--set", setting]
+    done = run(f"from genossm.cli.main import run; run({arguments!r})")
     assert done.returncode == 1
     assert done.stderr.startswith("genossm: error: Training needs Lightning")
     assert "pip install 'genossm[train]'" in done.stderr
