@@ -88,6 +88,8 @@ def command(
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
+    if variants and output != "-":
+        raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
     from genossm.variants import FilePolicy, ScoringOptions
     from genossm.variants.run import run_score_file, run_score_variants
 

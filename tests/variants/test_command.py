@@ -202,6 +202,7 @@ def test_bad_use(
 def test_neither_or_both_inputs(run_in_process, usual: Arguments, vcf: Path) -> None:
     assert run_in_process(*usual)[0] == 2
     assert run_in_process(*usual, vcf, "--variant", "20:5:A>C")[0] == 2
+    assert run_in_process(*usual, "--variant", "20:5:A>C", "-o", "out.vcf")[0] == 2
 
 
 def test_window_that_does_not_fit_in_memory(
