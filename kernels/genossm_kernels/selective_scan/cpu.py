@@ -14,9 +14,10 @@ from genossm_kernels._cpu.kernel import address, sum_in_order
 from genossm_kernels.selective_scan import cpu_kernels
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanGradients
 
-# A block of channels is as wide as keeps its states of one chunk, and their decays, in a 512 KiB cache.
+# A block of channels: its rows are whole cache lines, and with few channels there are still blocks for every core.
 _VECTORS = 4
-# Positions between two states that the forward pass keeps for the backward pass.
+# Positions between two states that the forward pass keeps for the backward pass; whole vectors of either dtype. What a
+# chunk of one vector of channels needs then stays in a first-level cache of 32 KiB.
 _CHUNK = 32
 # Below this length turning the states around costs more than it saves.
 _STEPS = 8
