@@ -277,8 +277,10 @@ def compile_seconds() -> dict[str, float]:
     code = """
 import json, torch
 from genossm_kernels.causal_conv1d import cpu_kernels as conv
-from genossm_kernels.selective_scan import cpu_kernels as scan
-kernels = (scan.scan_forward, scan.scan_backward, scan.scan_steps, conv.conv_forward, conv.conv_backward)
+from genossm_kernels.selective_scan.cpu_backward import scan_backward
+from genossm_kernels.selective_scan.cpu_forward import scan_forward
+from genossm_kernels.selective_scan.cpu_steps import scan_steps
+kernels = (scan_forward, scan_backward, scan_steps, conv.conv_forward, conv.conv_backward)
 for kernel in kernels:
     kernel.compile(torch.float32)
 print(json.dumps({kernel.name: kernel.compile_seconds[torch.float32] for kernel in kernels}))

@@ -1,4 +1,4 @@
-"""`selective_scan` on CPUs: buffers and addresses for the compiled loops of `cpu_kernels`.
+"""`selective_scan` on CPUs: buffers and addresses for the compiled loops of `cpu_forward`, `_backward` and `_steps`.
 
 bfloat16 and float16 inputs are widened to float32 first, and their results narrowed.
 """
@@ -11,8 +11,11 @@ from torch import Tensor
 from genossm_kernels._cpu.blocks import Blocks, cut
 from genossm_kernels._cpu.buffers import new_buffer
 from genossm_kernels._cpu.kernel import address, sum_in_order
-from genossm_kernels.selective_scan import cpu_kernels
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanGradients
+from genossm_kernels.selective_scan.cpu_backward import backward_scratch, scan_backward
+from genossm_kernels.selective_scan.cpu_blocks import ScanFields
+from genossm_kernels.selective_scan.cpu_forward import forward_scratch, scan_forward
+from genossm_kernels.selective_scan.cpu_steps import scan_steps, steps_scratch
 
 # A block of channels: its rows are whole cache lines, and with few channels there are still blocks for every core.
 _VECTORS = 4
@@ -41,16 +44,16 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     in_steps = length < _STEPS and not need_backward
     blocks = cut(channels, wide.B.shape[2], wide.reverse, width, _STEP_VECTORS if in_steps else _VECTORS)
     if in_steps:
-        scratch_size = cpu_kernels.steps_scratch(width, _STEP_VECTORS)
+        scratch_size = steps_scratch(width, _STEP_VECTORS)
     else:
-        scratch_size = cpu_kernels.forward_scratch(width, _VECTORS, states)
+        scratch_size = forward_scratch(width, _VECTORS, states)
     scratch = torch.empty(threads, scratch_size, dtype=dtype)
     saved: tuple[Tensor, ...] = ()
     if need_backward:
         saved = (new_buffer(batch, -(-length // _CHUNK), blocks.lanes, states, dtype=dtype),)
     outputs = {"y": y.data_ptr(), "final_state": final_state.data_ptr()}
     fields = _fields(wide, blocks, scratch, saved[0] if saved else None, outputs)
-    kernel = cpu_kernels.scan_steps if in_steps else cpu_kernels.scan_forward
+    kernel = scan_steps if in_steps else scan_forward
     kernel(dtype, fields, tasks=fields.tasks, work=_work(wide), threads=threads)
     return y.to(arguments.u.dtype), final_state, saved
 
@@ -66,7 +69,7 @@ def backward(
     dtype, threads = wide.u.dtype, torch.get_num_threads()
     width = 64 // dtype.itemsize
     blocks = cut(channels, groups, wide.reverse, width, _VECTORS)
-    scratch = torch.empty(threads, cpu_kernels.backward_scratch(width, _VECTORS, states, _CHUNK), dtype=dtype)
+    scratch = torch.empty(threads, backward_scratch(width, _VECTORS, states, _CHUNK), dtype=dtype)
     grad_u, grad_delta = (new_buffer(batch, length, channels, dtype=dtype) for _ in range(2))
     grad_z = None if wide.z is None else new_buffer(batch, length, channels, dtype=dtype)
     A_parts, grad_initial_state = (torch.empty(batch, channels, states, dtype=dtype) for _ in range(2))
@@ -91,7 +94,7 @@ def backward(
         "parts_stride": B_parts[0].numel(),
     }
     fields = _fields(wide, blocks, scratch, saved[0], outputs)
-    cpu_kernels.scan_backward(dtype, fields, tasks=fields.tasks, work=3 * _work(wide), threads=threads)
+    scan_backward(dtype, fields, tasks=fields.tasks, work=3 * _work(wide), threads=threads)
     narrow = arguments.u.dtype
     return ScanGradients(
         u=grad_u.to(narrow),
@@ -128,10 +131,10 @@ def _widened(arguments: ScanArguments) -> ScanArguments:
 
 def _fields(
     arguments: ScanArguments, blocks: Blocks, scratch: Tensor, checkpoints: Tensor | None, outputs: dict[str, int]
-) -> cpu_kernels.ScanFields:
+) -> ScanFields:
     u, delta, B, C, z = arguments.u, arguments.delta, arguments.B, arguments.C, arguments.z
     batch, length, channels = u.shape
-    return cpu_kernels.ScanFields(
+    return ScanFields(
         u=u.data_ptr(),
         delta=delta.data_ptr(),
         A=arguments.A.data_ptr(),

@@ -79,7 +79,7 @@ def test_compiled_code_is_kept_until_a_shared_file_changes(tmp_path: Path) -> No
     shutil.copytree(PACKAGE, tmp_path / "genossm_kernels", ignore=shutil.ignore_patterns("__pycache__"))
     code = """
         import torch
-        from genossm_kernels.selective_scan.cpu_kernels import scan_steps
+        from genossm_kernels.selective_scan.cpu_steps import scan_steps
         print(scan_steps.compile(torch.float32).cache_hits)
     """
     assert run_python(code, path=tmp_path).split() == ["0"]
