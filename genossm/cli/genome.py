@@ -1,4 +1,4 @@
-"""`genossm genome build` and `genossm genome info`."""
+"""`genossm genome build`, `genossm genome info` and `genossm genome verify`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group(name="genome")
 def command() -> None:
-    """Build and inspect genome stores."""
+    """Build, inspect and verify genome stores."""
 
 
 @command.command()
@@ -76,6 +76,22 @@ def info(genome: Path) -> None:
 
     with genossm.genome.open(genome) as opened:
         click.echo(as_table(describe(opened)))
+
+
+@command.command()
+@click.argument("store", type=click.Path(path_type=Path))
+def verify(store: Path) -> None:
+    """Read every base of STORE and compare it with the digests that the store was built with.
+
+    Prints a table of the contigs, each with OK or with what is wrong; the exit code is 1 if anything is.
+    """
+    from genossm.genome.verify import as_table, require_whole
+    from genossm.genome.verify import verify as verify_store
+
+    with _progress_bar(store.name) as progress:
+        checks = verify_store(store, progress=progress)
+    click.echo(as_table(checks))
+    require_whole(store, checks)
 
 
 @contextmanager
