@@ -96,6 +96,14 @@ def contexts(codes: NDArray[np.uint8], order: int) -> Iterator[tuple[NDArray[np.
         yield context, known
 
 
+def require_strengths(strengths: Sequence[float], order: int) -> None:
+    """Raise ValueError unless there is one positive interpolation strength for each order 0..`order`."""
+    if len(strengths) != order + 1:
+        raise ValueError(f"{len(strengths)} strengths for {order + 1} orders.")
+    if min(strengths) <= 0:
+        raise ValueError(f"Interpolation strengths must be positive, got {strengths}.")
+
+
 @dataclass(frozen=True, eq=False)
 class MarkovModel:
     """An order-k model: counts and the interpolation strength of each order 0..k."""
@@ -105,10 +113,7 @@ class MarkovModel:
     both_strands: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.strengths) != self.counts.order + 1:
-            raise ValueError(f"{len(self.strengths)} strengths for {self.counts.order + 1} orders.")
-        if min(self.strengths) <= 0:
-            raise ValueError(f"Interpolation strengths must be positive, got {self.strengths}.")
+        require_strengths(self.strengths, self.counts.order)
 
     @property
     def order(self) -> int:

@@ -36,16 +36,14 @@ def fit_markov_models(
     """
     if not orders:
         return {}
-    for name, sequences in (("training", train), ("validation", validation)):
-        if not any((codes < UNKNOWN).any() for codes in sequences):
-            raise ValueError(f"The {name} sequence holds no A, C, G or T.")
+    require_known_bases(train, validation)
     best: dict[int, tuple[float, MarkovModel]] = {}
     for both_strands in (False, True):
         strands = [*train, *(reverse_complement_codes(codes) for codes in train)] if both_strands else train
         counts = count_contexts(strands, max(orders))
-        observed = _Observed(counts, validation)
+        observed = _observe(counts, validation)
         for order in sorted(set(orders)):
-            strengths, bits = _tune(observed, order)
+            strengths, bits = tune(observed, order)
             if order not in best or bits < best[order][0]:
                 tables = ContextCounts(counts.tables[: order + 1])
                 best[order] = (bits, MarkovModel(tables, strengths, both_strands))
@@ -55,23 +53,22 @@ def fit_markov_models(
     return {order: model for order, (_, model) in best.items()}
 
 
-class _Observed:
-    """What tuning needs of the validation sequence: counts of the base that came, and of its context, per order."""
+def require_known_bases(train: Sequence[NDArray[np.uint8]], validation: Sequence[NDArray[np.uint8]]) -> None:
+    """Raise ValueError if no known base stands in `train` or in `validation`."""
+    for name, sequences in (("training", train), ("validation", validation)):
+        if not any((codes < UNKNOWN).any() for codes in sequences):
+            raise ValueError(f"The {name} sequence holds no A, C, G or T.")
 
-    def __init__(self, counts: ContextCounts, sequences: Sequence[NDArray[np.uint8]]) -> None:
-        hits: list[list[NDArray[np.float64]]] = [[] for _ in counts.tables]
-        totals: list[list[NDArray[np.float64]]] = [[] for _ in counts.tables]
-        for codes in sequences:
-            scored = codes < UNKNOWN
-            base = codes[scored]
-            for order, (context, known) in enumerate(contexts(codes, counts.order)):
-                rows = counts.tables[order][context[scored]]
-                usable = known[scored]
-                hits[order].append(np.where(usable, rows[np.arange(len(base)), base], 0).astype(np.float64))
-                # Zero counts hand down the shorter context's probability unchanged, as a too short context must.
-                totals[order].append(np.where(usable, rows.sum(axis=1), 0).astype(np.float64))
-        self.hits = [np.concatenate(parts) for parts in hits]
-        self.totals = [np.concatenate(parts) for parts in totals]
+
+class Observed:
+    """What tuning needs of the validation sequence: counts of the base that came, and of its context, per order.
+
+    hits, totals: one array an order, an entry an observation. Zero counts hand down the shorter context's probability
+    unchanged, as a context that is too short must.
+    """
+
+    def __init__(self, hits: list[NDArray[np.float64]], totals: list[NDArray[np.float64]]) -> None:
+        self.hits, self.totals = hits, totals
 
     def step(self, order: int, strength: float, shorter: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probabilities of the observed bases at `order`, from those at the order below."""
@@ -81,7 +78,21 @@ class _Observed:
         return float(-np.log2(p).mean())
 
 
-def _tune(observed: _Observed, order: int) -> tuple[tuple[float, ...], float]:
+def _observe(counts: ContextCounts, sequences: Sequence[NDArray[np.uint8]]) -> Observed:
+    hits: list[list[NDArray[np.float64]]] = [[] for _ in counts.tables]
+    totals: list[list[NDArray[np.float64]]] = [[] for _ in counts.tables]
+    for codes in sequences:
+        scored = codes < UNKNOWN
+        base = codes[scored]
+        for order, (context, known) in enumerate(contexts(codes, counts.order)):
+            rows = counts.tables[order][context[scored]]
+            usable = known[scored]
+            hits[order].append(np.where(usable, rows[np.arange(len(base)), base], 0).astype(np.float64))
+            totals[order].append(np.where(usable, rows.sum(axis=1), 0).astype(np.float64))
+    return Observed([np.concatenate(parts) for parts in hits], [np.concatenate(parts) for parts in totals])
+
+
+def tune(observed: Observed, order: int) -> tuple[tuple[float, ...], float]:
     """Strengths that minimise bits per base at `order`: greedily upwards, then refined jointly."""
     strengths: list[float] = []
     p = np.full_like(observed.hits[0], 0.25)
@@ -98,7 +109,7 @@ def _tune(observed: _Observed, order: int) -> tuple[tuple[float, ...], float]:
     return tuple(float(a) for a in strengths), best
 
 
-def _sweep(observed: _Observed, strengths: list[float], factor: float) -> tuple[list[float], float]:
+def _sweep(observed: Observed, strengths: list[float], factor: float) -> tuple[list[float], float]:
     """Try each strength times and divided by `factor`, lowest order first, keeping what lowers the bits."""
     strengths = list(strengths)
     below = np.full_like(observed.hits[0], 0.25)
@@ -114,7 +125,7 @@ def _sweep(observed: _Observed, strengths: list[float], factor: float) -> tuple[
 
 
 def _bits_from(
-    observed: _Observed, strengths: list[float], order: int, strength: float, below: NDArray[np.float64]
+    observed: Observed, strengths: list[float], order: int, strength: float, below: NDArray[np.float64]
 ) -> float:
     p = observed.step(order, strength, below)
     for j in range(order + 1, len(strengths)):
