@@ -68,9 +68,9 @@ def build(
 
 
 @command.command()
-@click.argument("genome", type=click.Path(path_type=Path))
-def info(genome: Path) -> None:
-    """Print a table of the contigs of GENOME: a store, or a FASTA, 2bit, GenBank or EMBL file."""
+@click.argument("genome")
+def info(genome: str) -> None:
+    """Print a table of the contigs of GENOME: a store or its URL, or a FASTA, 2bit, GenBank or EMBL file."""
     import genossm.genome
     from genossm.genome.describe import as_table, describe
 
@@ -79,16 +79,16 @@ def info(genome: Path) -> None:
 
 
 @command.command()
-@click.argument("store", type=click.Path(path_type=Path))
-def verify(store: Path) -> None:
-    """Read every base of STORE and compare it with the digests that the store was built with.
+@click.argument("store")
+def verify(store: str) -> None:
+    """Read every base of STORE (a path or URL) and compare it with the digests that the store was built with.
 
     Prints a table of the contigs, each with OK or with what is wrong; the exit code is 1 if anything is.
     """
     from genossm.genome.verify import as_table, require_whole
     from genossm.genome.verify import verify as verify_store
 
-    with _progress_bar(store.name) as progress:
+    with _progress_bar(store) as progress:
         checks = verify_store(store, progress=progress)
     click.echo(as_table(checks))
     require_whole(store, checks)

@@ -42,6 +42,7 @@ from genossm.genome.layout import (
     array_path,
 )
 from genossm.genome.names import ContigNames
+from genossm.genome.remote import is_url
 from genossm.genome.runs import Runs, reference_digest, survey, total
 from genossm.genome.source import Source
 
@@ -128,6 +129,8 @@ def _letters(source: Source, contig: str, length: int) -> bytes:
 
 
 def _check_options(target: Path, chunk_length: int, codec: str) -> None:
+    if is_url(target):
+        raise UsageError(f"A store is built on this machine and copied where it is to be; got the URL {target}.")
     if target.suffix != ".zarr":
         raise UsageError(f"A genome store's name ends in .zarr, got {target.name!r}. Call it {target.name}.zarr")
     if chunk_length < 1:

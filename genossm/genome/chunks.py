@@ -1,4 +1,4 @@
-"""Reading a one-dimensional uint8 Zarr array: straight from its chunk files where they lie on this machine.
+"""Reading a one-dimensional uint8 Zarr array straight from its chunk files, on this machine or behind a URL.
 
 A window of a megabase is five chunks. Zarr's own indexing spends more time on scheduling them than on unpacking
 them, so the three codecs that stores are built with are unpacked here, into place; any other array is read through
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from genossm.core.errors import InputFileError
+from genossm.genome.remote import is_remote, read_together, zarr_location
 from genossm.sequence.tokenizer import translate_into
 
 Unpack = Callable[[bytes, npt.NDArray[np.uint8]], None]
 
 _KEPT_CHUNKS = 16
+_REMOTE_CHUNKS = 32
 _THREAD = threading.local()
 
 
@@ -48,23 +50,32 @@ class ChunkedBytes:
             return
         small = end - start <= self.chunk_length
         buffer = None if small else _scratch(self.chunk_length)
-        for index in range(start // self.chunk_length, (end - 1) // self.chunk_length + 1):
+        indices = range(start // self.chunk_length, (end - 1) // self.chunk_length + 1)
+        chunks = map(self._kept, indices) if buffer is None else self._chunks(indices, buffer)
+        for index, chunk in zip(indices, chunks):
             first = index * self.chunk_length
             low, high = max(start, first), min(end, first + self.chunk_length)
-            chunk = self._kept(index) if buffer is None else self._chunk(index, buffer)
             translate_into(chunk[low - first : high - first].data, table, out[low - start : high - start])
 
-    def _chunk(self, index: int, buffer: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
-        buffer = np.empty(self.chunk_length, dtype=np.uint8) if buffer is None else buffer
-        path = self.path / "c" / str(index)
-        try:
-            packed = path.read_bytes()
-            self._unpack(packed, buffer)  # type: ignore[misc]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputFileError(
-                f"{path}: a piece of the genome store is missing or damaged ({error}). Build it again."
-            ) from error
-        return buffer
+    def _chunk(self, index: int) -> npt.NDArray[np.uint8]:
+        """One chunk in memory of its own."""
+        (chunk,) = self._chunks(range(index, index + 1), np.empty(self.chunk_length, dtype=np.uint8))
+        return chunk
+
+    def _chunks(self, indices: range, buffer: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+        """Chunks one after the other, unpacked into `buffer` each."""
+        paths = [self.path / "c" / str(index) for index in indices]
+        at_once = _REMOTE_CHUNKS if is_remote(self.path) else 1
+        for first in range(0, len(paths), at_once):
+            group = paths[first : first + at_once]
+            try:
+                for packed in read_together(group) if is_remote(self.path) else [group[0].read_bytes()]:
+                    self._unpack(packed, buffer)  # type: ignore[misc]
+                    yield buffer
+            except (OSError, RuntimeError, ValueError) as error:
+                raise InputFileError(
+                    f"{group[0]}: a piece of the genome store is missing or damaged ({error}). Build it again."
+                ) from error
 
 
 def _scratch(length: int) -> npt.NDArray[np.uint8]:
@@ -124,5 +135,5 @@ def _require_length(found: int, wanted: int) -> None:
 def _through_zarr(path: Path, start: int, end: int) -> memoryview:
     import zarr
 
-    array = zarr.open_array(str(path), mode="r")
+    array = zarr.open_array(zarr_location(path), mode="r")
     return np.ascontiguousarray(array[start:end]).data

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
 
 from genossm.genome.raw import head_of
+from genossm.genome.remote import is_url, remote_path
 from genossm.genome.source import Source
 
 Format = Literal["store", "fasta", "2bit", "genbank", "embl"]
@@ -35,11 +37,17 @@ def format_of(path: Path) -> Format:
     return "embl" if _EMBL.match(head) else "fasta"
 
 
-def open_source(path: Path) -> Source:
-    """The reader of a file's or folder's format, opened. Readers are imported when they are needed.
+def open_source(path: str | os.PathLike[str]) -> Source:
+    """The reader of a file's or folder's format, opened; behind a URL there must be a genome store.
 
+    Readers are imported when they are needed.
     Raises: InputFileError for a file that is missing, cut off, or of no known format.
     """
+    if is_url(path):
+        from genossm.genome.store import StoreSource
+
+        return StoreSource(remote_path(str(path)))
+    path = Path(path)
     match format_of(path):
         case "store":
             from genossm.genome.store import StoreSource

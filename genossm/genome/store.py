@@ -12,6 +12,7 @@ import numpy.typing as npt
 from genossm.core.errors import InputFileError
 from genossm.genome.chunks import ChunkedBytes
 from genossm.genome.layout import N_RUNS, SEQUENCE, SOFT_MASK, array_path, read_attributes
+from genossm.genome.remote import zarr_location
 from genossm.genome.runs import Runs, overlapping
 from genossm.sequence.alphabet import LETTERS
 
@@ -83,7 +84,7 @@ class StoreSource:
 
         path = self.path / array_path(group, contig)
         try:
-            return np.asarray(zarr.open_array(str(path), mode="r")[:], dtype=np.int64)
+            return np.asarray(zarr.open_array(zarr_location(path), mode="r")[:], dtype=np.int64)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise InputFileError(
                 f"{path}: a part of the store is missing or damaged ({error}). Build it again."

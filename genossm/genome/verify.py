@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class ContigCheck:
     problem: str | None
 
 
-def verify(path: Path, *, progress: Progress | None = None) -> list[ContigCheck]:
+def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) -> list[ContigCheck]:
     """Read the whole store at `path` and compare it with its own digests, contig by contig.
 
     progress: called with (contig, bases so far) after every contig.   Memory: a few times 4 Mb, whatever the contig.
@@ -55,7 +55,7 @@ def verify(path: Path, *, progress: Progress | None = None) -> list[ContigCheck]
     return list(_checks(source, progress))
 
 
-def require_whole(path: Path, checks: list[ContigCheck]) -> None:
+def require_whole(path: str | os.PathLike[str], checks: list[ContigCheck]) -> None:
     """Raises: InputFileError that names the damaged contigs, if there are any."""
     damaged = [one.contig for one in checks if one.problem]
     if damaged:

@@ -1,0 +1,65 @@
+"""Genome stores behind a URL (s3://, gs://, https://, memory://, ...): paths that universal-pathlib reads by fsspec."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genossm.core.errors import InputFileError, MissingDependencyError
+
+# pathlib would make one slash of the two; either way a one-letter scheme is a Windows drive.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a text names something by URL instead of a file of this machine."""
+    return _URL.match(str(path)) is not None
+
+
+def remote_path(url: str) -> Path:
+    """What reads like a local path and lies behind `url`.
+
+    Raises: MissingDependencyError without universal-pathlib or what it needs for this kind of URL; InputFileError for a
+    kind that does not exist.
+    """
+    try:
+        from upath import UPath
+
+        path = UPath(url)
+        # The file system is made here, not at the first read, so that a missing package is told now.
+        _ = path.fs
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{url} cannot be read: {error}. Install it: pip install 'genossm[remote]', and for s3:// s3fs, for gs:// "
+            "gcsfs."
+        ) from error
+    except ValueError as error:
+        raise InputFileError(f"{url}: {error}. Wanted a path, or a URL such as s3://bucket/ref.zarr.") from error
+    return path  # type: ignore[return-value]
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path came from `remote_path`."""
+    return hasattr(path, "fs")
+
+
+def read_together(paths: Sequence[Path]) -> list[bytes]:
+    """The content of several files of one remote store, asked for at once: each answer takes a round trip.
+
+    Raises: OSError if one is missing.
+    """
+    names = [str(path.path) for path in paths]  # type: ignore[attr-defined]
+    found = paths[0].fs.cat(names)  # type: ignore[attr-defined]
+    return [found[name] for name in names]
+
+
+def zarr_location(path: Path) -> Any:
+    """What Zarr opens a path by, for reading."""
+    if not is_remote(path):
+        return str(path)
+    from zarr.storage import FsspecStore
+
+    return FsspecStore.from_url(str(path), read_only=True)
