@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 
 def _horizon(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:  # noqa: ARG001
@@ -47,8 +48,17 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 @click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
 @click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
 @click.option("--variant", "variants", multiple=True, metavar="20:123:A>G", help="Score this one; may be repeated.")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="llr|mlm|embedding",
+    help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
+)
 @click.option("--context", default=8192, show_default=True, type=int, help="Bases of the window around an allele.")
-@click.option("--horizon", default="512", show_default=True, callback=_horizon, help="Letters compared; or full.")
+@click.option(
+    "--horizon", default="512", show_default=True, callback=_horizon, help="Letters that llr compares; or full."
+)
 @click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone.")
 @click.option(
     "--check-ref",
@@ -62,7 +72,9 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
 @click.option("--max-skip-frac", type=float, metavar="F", help="Exit code 3 if a larger share has no score.")
 @click.option("--force", is_flag=True, help="Replace the output, and scores that the input holds already.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     vcf: str | None,
     reference: str,
     model: str,
@@ -70,6 +82,7 @@ def command(
     output_type: Literal["v", "z", "b"] | None,
     write_index: bool,
     variants: tuple[str, ...],
+    methods: tuple[str, ...],
     context: int,
     horizon: int | None,
     both_strands: bool,
@@ -80,11 +93,21 @@ def command(
     max_skip_frac: float | None,
     force: bool,
 ) -> None:
-    """Score the variants of a VCF or BCF file by a causal model's log-likelihood ratio.
+    """Score the variants of a VCF or BCF file.
 
-    The same records come out in the same order, each ALT allele with INFO/GENOSSM_LLR, or with a reason in
-    INFO/GENOSSM_STATUS. GENOSSM_LLR is ALT minus REF in nats (natural logarithm), summed over the same number of
-    letters of either haplotype from their first difference on: positive means that the model finds ALT likelier.
+    The same records come out in the same order, each ALT allele with its scores, or with a reason in
+    INFO/GENOSSM_STATUS.
+
+    llr, for causal models: INFO/GENOSSM_LLR, ALT minus REF in nats (natural logarithm), summed over the same number of
+    letters of either haplotype from their first difference on. Positive: the model finds ALT likelier.
+
+    mlm, for masked models: INFO/GENOSSM_LLR, ALT minus REF in nats, of the bases themselves behind [MASK]; for a change
+    of length, of the 8 bases on either side of it on each haplotype. Positive: the model finds ALT likelier.
+
+    embedding, for both: distances between the mean hidden states with ALT and with REF, 0 where they are the same.
+    INFO/GENOSSM_EMB_L2 is Euclidean, in the unit of the hidden states, GENOSSM_EMB_COS is 1 - cosine, without unit,
+    both over the allele and 768 bases on either side; GENOSSM_EMB_WINDOW_L2 and GENOSSM_EMB_WINDOW_COS are the same
+    over the whole window.
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
@@ -93,10 +116,18 @@ def command(
     from genossm.variants import FilePolicy, ScoringOptions
     from genossm.variants.run import run_score_file, run_score_variants
 
-    options = ScoringOptions(context, horizon, both_strands)
+    options = ScoringOptions(context, horizon, both_strands, methods)
+    horizon_given = ctx.get_parameter_source("horizon") is not ParameterSource.DEFAULT
     if vcf is None:
         lines = run_score_variants(
-            model, reference, variants, options, check_ref=check_ref, batch_size=batch_size, device=device
+            model,
+            reference,
+            variants,
+            options,
+            check_ref=check_ref,
+            batch_size=batch_size,
+            device=device,
+            horizon_given=horizon_given,
         )
         click.echo("\n".join(lines))
         return
@@ -113,5 +144,6 @@ def command(
             batch_size=batch_size,
             device=device,
             progress=progress,
+            horizon_given=horizon_given,
         )
     click.echo(f"genossm score: {result.line()}", err=True)

@@ -11,7 +11,8 @@ from genossm.core.errors import InputFileError
 from genossm.genome import Genome
 from genossm.sequence import Interval, Variant
 from genossm.variants import ScoringOptions, Status
-from genossm.variants.vcf_header import LLR, STATUS, facts_in
+from genossm.variants.methods import LLR, MLM
+from genossm.variants.vcf_header import RATIO, STATUS, facts_in, methods_in
 from genossm.variants.vcf_input import Record, VcfInput, open_vcf
 
 
@@ -63,11 +64,16 @@ def read_scored(path: Path, genome: Genome, region: Interval) -> ScoredRegion:
 
 def _facts(vcf: VcfInput, genome: Genome) -> dict[str, str]:
     facts = facts_in(vcf.header)
-    absent = [name for name in ("model", "reference", "context", "horizon", "strands") if name not in facts]
+    absent = [name for name in ("model", "reference", "method", "context", "strands") if name not in facts]
     if absent:
         raise InputFileError(
             f"{vcf.name} holds no scores of genossm (no ##genossm_{absent[0]} line in its header). "
             "Score it first: genossm score -f REF -m MODEL IN.vcf.gz -o SCORED.vcf.gz"
+        )
+    if _ratio_method(facts) is None:
+        raise InputFileError(
+            f"{vcf.name} holds no {RATIO}: it was scored by {facts['method']}. Score it with the method {LLR.name} or "
+            f"{MLM.name}, whichever the model gives."
         )
     if facts["reference"] != f"sha256:{genome.reference_digest}":
         raise InputFileError(
@@ -78,7 +84,14 @@ def _facts(vcf: VcfInput, genome: Genome) -> dict[str, str]:
 
 
 def _options(facts: dict[str, str]) -> ScoringOptions:
-    return ScoringOptions(int(facts["context"]), int(facts["horizon"]), facts["strands"] == "+,-")
+    horizon = int(facts["horizon"]) if "horizon" in facts else None
+    method = _ratio_method(facts)
+    return ScoringOptions(int(facts["context"]), horizon, facts["strands"] == "+,-", (method,) if method else ())
+
+
+def _ratio_method(facts: dict[str, str]) -> str | None:
+    """The method whose log-likelihood ratio the file holds."""
+    return next((name for name in methods_in(facts) if name in (LLR.name, MLM.name)), None)
 
 
 def _is_on(genome: Genome, contig: str, wanted: str) -> bool:
@@ -97,11 +110,11 @@ def _entries(
         raise InputFileError(f"{name}, {record.place} has no {STATUS}. Score the whole file anew.")
     statuses = info[STATUS].split(",")
     alts = record.alts or (".",)
-    scores = info.get(LLR, ",".join("." * len(alts))).split(",")
+    scores = info.get(RATIO, ",".join("." * len(alts))).split(",")
     frequencies = info.get("AF", ",".join("." * len(alts))).split(",")
     if not len(alts) == len(statuses) == len(scores) == len(frequencies):
         raise InputFileError(
-            f"{name}, {record.place}: {len(alts)} ALT alleles, {len(statuses)} {STATUS}, {len(scores)} {LLR}, "
+            f"{name}, {record.place}: {len(alts)} ALT alleles, {len(statuses)} {STATUS}, {len(scores)} {RATIO}, "
             f"{len(frequencies)} AF; wanted one of each an allele."
         )
     for alt, status, score, frequency in zip(alts, statuses, scores, frequencies):

@@ -20,6 +20,7 @@ from genossm.evaluation.variant_markov import markov_ratios
 from genossm.evaluation.variant_report import MODEL_NAME, Protocol, VariantsReport, write_report
 from genossm.genome import Genome
 from genossm.sequence import Interval
+from genossm.variants.methods import LLR
 
 ORDERS = (0, 3, 8, 11)
 BLOCK = 10_000
@@ -54,6 +55,10 @@ def run_evaluate_variants(
         train, validation = parse_regions(genome, markov_train), parse_regions(genome, markov_validation)
         refuse_overlaps({"region": [judged], "markov_train": train, "markov_validation": validation})
         scored = read_scored(scored_path, genome, judged)
+        if train and scored.options.methods != (LLR.name,):
+            raise ConfigError(
+                "Markov models of preceding bases are no match for masked scores. Leave --markov-train out."
+            )
         baseline = best_markov(genome, train, validation, orders) if train else None
         protocol = Protocol(judged, train, validation, block, replicates, seed)
         report = evaluate_variants(scored, genome, baseline, protocol)

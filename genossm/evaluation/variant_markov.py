@@ -12,7 +12,7 @@ from genossm.evaluation.markov import MarkovModel, base_codes
 from genossm.genome import Genome
 from genossm.sequence import Variant
 from genossm.variants import ScoringOptions
-from genossm.variants.haplotypes import Contrast
+from genossm.variants.haplotypes import Contrast, contrasts
 from genossm.variants.locate import Locator
 from genossm.variants.reference import Letters
 
@@ -28,9 +28,10 @@ def markov_ratios(
     result = np.zeros(len(variants))
     for number, variant in enumerate(variants):
         located = locator.locate(variant)
-        if not located.contrasts:
+        if located.placement is None:
             raise InputFileError(f"{variant} counts as scored in the file, but is {located.status} on {genome.name}.")
-        result[number] = np.mean([_ratio(model, item, locator.letters) for item in located.contrasts])
+        items = contrasts(located.placement, options, locator.letters)
+        result[number] = np.mean([_ratio(model, item, locator.letters) for item in items])
     return result
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from genossm.inference.embedding import mean_hidden_states
+from genossm.inference.masked import masked_log_probabilities, require_masked
 from genossm.inference.prefix import Branches, PrefixPass, continuation_log_probabilities, prefix_pass
 from genossm.inference.probabilities import log_probabilities, token_log_probabilities
 from genossm.inference.strands import both_strand_log_probabilities
@@ -15,8 +17,11 @@ __all__ = [
     "both_strand_log_probabilities",
     "continuation_log_probabilities",
     "log_probabilities",
+    "masked_log_probabilities",
+    "mean_hidden_states",
     "prefix_pass",
     "require_causal",
+    "require_masked",
     "stream",
     "token_log_probabilities",
 ]

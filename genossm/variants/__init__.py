@@ -1,33 +1,41 @@
-"""Scores of variants: alleles in, log-likelihood ratios or reasons out; VCF and BCF files."""
+"""Scores of variants: alleles in, ratios, distances or reasons out; VCF and BCF files."""
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from genossm.variants.files import FilePolicy, Summary, score_file
-from genossm.variants.locate import Allele, ScoredAllele, ScoringOptions
+from genossm.variants.locate import Allele, EmbeddingDistances, ScoredAllele
+from genossm.variants.options import ScoringOptions
 from genossm.variants.status import STATUS_MEANINGS, Status
 
 if TYPE_CHECKING:
+    from genossm.variants.saturating import Saturation as Saturation
+    from genossm.variants.saturating import saturation as saturation
     from genossm.variants.scorer import score as score
 
 __all__ = [
     "STATUS_MEANINGS",
     "Allele",
+    "EmbeddingDistances",
     "FilePolicy",
+    "Saturation",
     "ScoredAllele",
     "ScoringOptions",
     "Status",
     "Summary",
+    "saturation",
     "score",
     "score_file",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Torch takes seconds to load, which a mistyped path need not wait for.
-    if name == "score":
-        from genossm.variants.scorer import score
+# Torch takes seconds to load, which a mistyped path need not wait for.
+_LAZY = {"Saturation": "saturating", "saturation": "saturating", "score": "scorer"}
 
-        return score
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"genossm.variants.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

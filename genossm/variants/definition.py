@@ -1,4 +1,4 @@
-"""What the causal score is, written the slow way: two full passes over each haplotype, letter by letter.
+"""What the scores are, written the slow way: full passes over each haplotype, letter by letter, one at a time.
 
 Nothing here is shared with the fast path; tests, and users who doubt a number, compare with it.
 """
@@ -13,6 +13,8 @@ from genossm.sequence import Interval, Variant
 
 _FIRST_BASE = {"R": "A", "Y": "C", "S": "C", "W": "A", "K": "G", "M": "A", "B": "C", "D": "A", "H": "A", "V": "A"}
 _COMPLEMENT = dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN"))
+_FLANK = 8
+_AROUND = 768
 
 
 def causal_llr(
@@ -38,6 +40,99 @@ def causal_llr(
         shared += 1
     count = min(horizon, quarter, len(reference) - shared, len(alternative) - shared)
     return _sum(model, alternative, shared, count) - _sum(model, reference, shared, count)
+
+
+def masked_llr(model: SequenceModel, genome: Genome, variant: Variant, *, context: int, strand: str = "+") -> float:
+    """Masked log-likelihood ratio of one allele on one strand of a linear contig, in nats.
+
+    REF has to agree with the reference.
+    Substitutions: all REF positions masked at once in the reference's window, Σ ln p(ALT) − Σ ln p(REF) there. Changes
+    of length: on each haplotype the 8 bases on either side of what differs, masked one at a time; ALT's sum − REF's.
+    """
+    reference, alternative, start, ref_end, alt_end = _in_window(genome, variant, context)
+    if len(reference) == len(alternative):
+        places = list(range(start, ref_end))
+        found = _masked(model, reference, places, strand)
+        return sum(found[place][alternative[place]] - found[place][reference[place]] for place in places)
+    total = 0.0
+    for sign, haplotype, end in ((1.0, alternative, alt_end), (-1.0, reference, ref_end)):
+        for place in range(len(haplotype)):
+            near = start - _FLANK <= place < start or end <= place < end + _FLANK
+            if near and haplotype[place] in "ACGT":
+                total += sign * _masked(model, haplotype, [place], strand)[place][haplotype[place]]
+    return total
+
+
+def embedding_distances(
+    model: SequenceModel, genome: Genome, variant: Variant, *, context: int, strand: str = "+"
+) -> tuple[float, float, float, float]:
+    """Distances of mean hidden states, ALT against REF, on one strand of a linear contig.
+
+    REF has to agree with the reference.   Returns L2 and 1 − cosine of the means over what differs and 768 bases on
+    either side of it, then L2 and 1 − cosine of the means over the whole window.
+    """
+    reference, alternative, start, ref_end, alt_end = _in_window(genome, variant, context)
+    distances: list[float] = []
+    for around in (_AROUND, context):
+        ref = _mean_hidden(model, reference, start - around, ref_end + around, strand)
+        alt = _mean_hidden(model, alternative, start - around, alt_end + around, strand)
+        distances.append(float((alt - ref).norm()))
+        distances.append(1.0 - float(torch.dot(alt, ref) / (alt.norm() * ref.norm())))
+    a, b, c, d = distances
+    return a, b, c, d
+
+
+def _in_window(genome: Genome, variant: Variant, context: int) -> tuple[str, str, int, int, int]:
+    """`(reference, alternative, start, ref_end, alt_end)`: both haplotypes of the variant's window, plus strand.
+
+    `start` to `ref_end` of the reference, `start` to `alt_end` of the alternative are what differs, with all
+    placements of an indel: before `start` and from the ends on both read the same.
+    """
+    chromosome = genome.fetch(Interval(variant.contig, 0, genome.length(variant.contig))).decode("ascii")
+    reference, alternative, start0 = _haplotypes(chromosome, variant)
+    shorter = min(len(reference), len(alternative))
+    before = 0
+    while before < shorter and reference[before] == alternative[before]:
+        before += 1
+    behind = 0
+    while behind < shorter and reference[-1 - behind] == alternative[-1 - behind]:
+        behind += 1
+    start, behind = min(before, shorter - behind), min(behind, shorter - before)
+    ref_end, alt_end = len(reference) - behind, len(alternative) - behind
+    window_start = max(0, (start0 - context // 4) // (context // 2)) * (context // 2)
+    window_end = min(window_start + context, len(chromosome))
+    longer = len(alternative) - len(reference)
+    reference, alternative = reference[window_start:window_end], alternative[window_start : window_end + longer]
+    return reference, alternative, start - window_start, ref_end - window_start, alt_end - window_start
+
+
+@torch.inference_mode()
+def _masked(model: SequenceModel, haplotype: str, places: list[int], strand: str) -> dict[int, dict[str, float]]:
+    """ln p of every base, as the plus strand has it, at places that are masked together."""
+    read = haplotype if strand == "+" else _reversed(haplotype)
+    own = {place: place if strand == "+" else len(haplotype) - 1 - place for place in places}
+    ids = model.encode(read)
+    for place in own.values():
+        ids[0, place] = model.tokenizer.mask_id
+    logits = model(ids).logits[0].double()
+    found: dict[int, dict[str, float]] = {}
+    for place in places:
+        values = torch.log_softmax(logits[own[place], list(model.tokenizer.base_ids)], dim=0)
+        found[place] = {base if strand == "+" else _COMPLEMENT[base]: float(p) for base, p in zip("ACGT", values)}
+    return found
+
+
+@torch.inference_mode()
+def _mean_hidden(model: SequenceModel, haplotype: str, first: int, last: int, strand: str) -> torch.Tensor:
+    """Mean of what the head reads over bases `first` to `last` of the plus strand, as far as there are any."""
+    bos = model.begins_with_bos
+    ids = model.encode(haplotype if strand == "+" else _reversed(haplotype), add_bos=bos)
+    states = model(ids, return_hidden_states=True).hidden_states
+    assert states is not None
+    hidden = states[-1][0, int(bos) :].double()
+    if strand == "-":
+        hidden = hidden.flip(0)
+    return hidden[max(0, first) : last].mean(dim=0)
 
 
 def _haplotypes(chromosome: str, variant: Variant) -> tuple[str, str, int]:

@@ -18,9 +18,9 @@ from genossm.core.errors import (
     WrongAssemblyError,
 )
 from genossm.core.provenance import Provenance
-from genossm.core.strict import to_mapping
 from genossm.genome import Genome
-from genossm.variants.locate import BLOCK, Allele, Located, ScoredAllele, ScoringOptions
+from genossm.variants.locate import BLOCK, Allele, Located, ScoredAllele
+from genossm.variants.options import ScoringOptions
 from genossm.variants.status import Status
 from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
 from genossm.variants.vcf_input import Record, VcfInput, open_vcf
@@ -109,7 +109,7 @@ class Summary:
             "skipped": self.skipped(),
             "seconds": round(self.seconds, 3),
             "alleles_per_second": round(self.scored / self.seconds, 3) if self.seconds else None,
-            "options": {**to_mapping(self.run.options), "horizon": self.run.options.longest},
+            "options": self.run.options.as_dict(),
             "provenance": provenance.as_dict(),
         }
 
@@ -129,24 +129,25 @@ def score_file(
     """Write the records of `source` to `target` as they came, each with a score or a reason for every ALT allele.
 
     source, target: paths, or "-".   command: for the header, without what may differ between equal runs.
-    progress: called with (records read, haplotypes run) so far.
-    Raises: InputFileError for a file that is no VCF or BCF, is cut off, or has a malformed line; WrongAssemblyError if
-    over half of the first 200 alleles that can be checked differ from the reference; ContigNotFoundError if the
-    reference has none of the contigs; TooManySkippedError and ReferenceMismatchError as `policy` says;
-    OutputExistsError. Nothing is left at `target` then.
+    progress: called with (records read, haplotypes run) so far; a masked copy is one of its own.
+    Raises: MethodError for a method that the model does not give; InputFileError for a file that is no VCF or BCF, is
+    cut off, or has a malformed line; WrongAssemblyError if over half of the first 200 alleles that can be checked
+    differ from the reference; ContigNotFoundError if the reference has none of the contigs; TooManySkippedError and
+    ReferenceMismatchError as `policy` says; OutputExistsError. Nothing is left at `target` then.
     """
     from genossm.variants.scorer import Scorer  # brings torch, which whoever has a model has loaded already
 
     kind = format_for(target, policy.output)
     scorer = Scorer(model, genome, options, batch_size=batch_size)
-    run = ScoringRun(model.digest(), genome.reference_digest, options, command)
+    run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command)
     summary = Summary(run)
     started = time.perf_counter()
     with open_vcf(source) as vcf, open_output(target, kind, index=policy.index, force=policy.force) as output:
         job = _Job(scorer, vcf, policy, summary, progress)
         output.header(scored_header(vcf.header, run, name=vcf.name, replace=policy.force))
         for record, alleles in job.scored_records():
-            output.record(record.with_info(scored_info(record.info, alleles)), record.columns[0], record.pos1)
+            info = scored_info(record.info, alleles, scorer.options.methods)
+            output.record(record.with_info(info), record.columns[0], record.pos1)
         job.require_enough()
         summary.seconds = time.perf_counter() - started
         summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not output.sorted

@@ -1,4 +1,4 @@
-"""What one allele asks of one strand: where its two haplotypes part, and which letters follow.
+"""What one allele asks of a causal model on one strand: where its two haplotypes part, and which letters follow.
 
 Everything is counted in letters from the beginning of a window, read along its strand: the plus strand begins at the
 window's start, the minus strand, as the reverse complement, at its end. Either goes on past the other end of the
@@ -8,12 +8,10 @@ window to the contig's end (on a circular contig once around).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from genossm.sequence import Placement, iupac_first, reverse_complement, scoring_window
+from genossm.variants.options import ScoringOptions, Strand
 from genossm.variants.reference import Letters
-
-Strand = Literal["+", "-"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,14 @@ def allele_window(placement: Placement, context: int, strand: Strand, source: Le
     start, end = scoring_window(start0, context, length, circular=circular)
     ahead = length - start if strand == "+" else end
     return Window(contig, start, end, strand, length if circular else ahead)
+
+
+def contrasts(placement: Placement, options: ScoringOptions, source: Letters) -> tuple[Contrast, ...]:
+    """What is compared of an allele, one a strand."""
+    return tuple(
+        contrast(placement, allele_window(placement, options.context, strand, source), options.longest, source)
+        for strand in options.strands
+    )
 
 
 def contrast(placement: Placement, window: Window, longest: int, source: Letters) -> Contrast:

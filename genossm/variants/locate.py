@@ -1,50 +1,19 @@
-"""Alleles looked up in a reference: their status, and what there is to compare."""
+"""Alleles looked up in a reference: their status, and where there is something to score."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from genossm.core.errors import ContigNotFoundError, UsageError
+from genossm.core.errors import ContigNotFoundError
 from genossm.genome import Genome
 from genossm.sequence import Placement, Variant, place, trimmed_alleles
-from genossm.variants.haplotypes import Contrast, Strand, allele_window, contrast
+from genossm.variants.options import ScoringOptions
 from genossm.variants.reference import Letters
 from genossm.variants.status import Status, reference_status, written_status
 
-DEFAULT_CONTEXT = 8192
-DEFAULT_HORIZON = 512
 BLOCK = 8192
 """Alleles that are looked at together: windows are shared within a block, memory does not grow beyond one."""
-
-
-@dataclass(frozen=True)
-class ScoringOptions:
-    """What a score depends on, beside model and reference.
-
-    context: bases of a window, a multiple of 4.   horizon: letters compared from the first difference on, at most
-    context / 4; None is context / 4.   both_strands: the mean of both strands instead of the plus strand alone.
-    Raises: UsageError for values out of range.
-    """
-
-    context: int = DEFAULT_CONTEXT
-    horizon: int | None = DEFAULT_HORIZON
-    both_strands: bool = False
-
-    def __post_init__(self) -> None:
-        if self.context < 8 or self.context % 4:
-            raise UsageError(f"A context of {self.context} bases is not possible; wanted a multiple of 4, at least 8.")
-        if self.horizon is not None and self.horizon < 1:
-            raise UsageError(f"A horizon of {self.horizon} letters is not possible; wanted at least 1, or full.")
-
-    @property
-    def longest(self) -> int:
-        """Letters that are compared at most."""
-        quarter = self.context // 4
-        return quarter if self.horizon is None else min(self.horizon, quarter)
-
-    @property
-    def strands(self) -> tuple[Strand, ...]:
-        return ("+", "-") if self.both_strands else ("+",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +26,41 @@ class Allele:
     alt: str | None
 
 
+class EmbeddingDistances(NamedTuple):
+    """Of ALT's mean hidden state from REF's: Euclidean, and 1 − cosine.
+
+    l2, cosine: around the allele, over all its equivalent placements and 768 bases on either side of these, as far as
+    the window goes.   window_l2, window_cosine: over the whole window.
+    """
+
+    l2: float
+    cosine: float
+    window_l2: float
+    window_cosine: float
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredAllele:
     """variant: as it was given.   llr: ALT against REF in nats, positive where the model finds ALT likelier; None
-    unless `status` is OK.   strand_scores: the plus strand's score, then the minus strand's if both were asked for.
+    unless `status` is OK and the model's own method was asked for.   strand_scores: what `llr` is the mean of: the
+    plus strand's, then, if both were asked for, the minus strand's.   embedding: the mean over the same strands; None
+    unless `status` is OK and it was asked for.
     """
 
     variant: Variant | Allele
     llr: float | None
     status: Status
     strand_scores: tuple[float, ...] = ()
+    embedding: EmbeddingDistances | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """An allele looked up in the reference; `contrasts`, one a strand, are empty unless there is something to run."""
+    """An allele looked up in the reference; `placement` is None unless there is something to run."""
 
     variant: Variant | Allele
     status: Status
-    contrasts: tuple[Contrast, ...] = ()
+    placement: Placement | None = None
 
 
 class Locator:
@@ -85,7 +70,7 @@ class Locator:
         self.genome, self.options, self.letters = genome, options, Letters(genome)
 
     def locate(self, variant: Variant | Allele) -> Located:
-        """An allele's status, and what to compare."""
+        """An allele's status, and where it stands if it can be scored."""
         ref, alt = variant.ref, variant.alt
         reason = written_status(ref, alt) or self._against_reference(variant)
         if reason is not None or alt is None:
@@ -98,11 +83,7 @@ class Locator:
             return Located(variant, Status.TOO_LONG)
         contig = self.genome.resolve(variant.contig)
         placement = place(Variant(contig, variant.pos1, ref, alt), self.letters.reader(contig))
-        return Located(variant, Status.OK, tuple(self._contrast(placement, strand) for strand in self.options.strands))
-
-    def _contrast(self, placement: Placement, strand: Strand) -> Contrast:
-        window = allele_window(placement, self.options.context, strand, self.letters)
-        return contrast(placement, window, self.options.longest, self.letters)
+        return Located(variant, Status.OK, placement)
 
     def _against_reference(self, variant: Variant | Allele) -> Status | None:
         try:

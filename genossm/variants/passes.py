@@ -19,7 +19,9 @@ from torch import Tensor
 
 from genossm.inference import log_probabilities, require_causal, stream
 from genossm.models import SequenceModel, StackState
-from genossm.variants.haplotypes import Contrast, Window
+from genossm.sequence import Placement
+from genossm.variants.haplotypes import Contrast, Window, contrasts
+from genossm.variants.options import ScoringOptions
 from genossm.variants.reference import Letters
 
 _STRIDE = 64
@@ -64,19 +66,28 @@ class _Waiting:
 
 
 class CausalPasses:
-    """Runs contrasts through a causal model.
+    """Runs placements through a causal model.
 
     batch_size: alternatives in one pass; None chooses by their length.
     Raises: MethodError for a model that is not causal.
     """
 
-    def __init__(self, model: SequenceModel, source: Letters, *, batch_size: int | None = None) -> None:
+    def __init__(
+        self, model: SequenceModel, source: Letters, options: ScoringOptions, *, batch_size: int | None = None
+    ) -> None:
         require_causal(model)
-        self._model, self._source, self._batch_size = model, source, batch_size
+        self._model, self._source, self._options, self._batch_size = model, source, options, batch_size
         self._lead = int(model.begins_with_bos)
         self._sums = np.zeros(0)
         self._waiting = _Waiting()
         self._progress: Callable[[int], None] | None = None
+
+    def values(
+        self, placements: Sequence[Placement], progress: Callable[[int], None] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """(placements, strands, 1) log-likelihood ratios in nats; see `ratios`."""
+        items = [item for one in placements for item in contrasts(one, self._options, self._source)]
+        return self.ratios(items, progress).reshape(len(placements), len(self._options.strands), 1)
 
     @torch.inference_mode()
     def ratios(

@@ -13,7 +13,8 @@ from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.sequence import Variant
 from genossm.variants.files import FilePolicy, Summary, score_file
-from genossm.variants.locate import ScoringOptions
+from genossm.variants.methods import methods_for
+from genossm.variants.options import ScoringOptions
 from genossm.variants.table import table_lines
 from genossm.variants.vcf_header import refuse_scored
 from genossm.variants.vcf_input import open_vcf
@@ -35,14 +36,17 @@ def run_score_file(
     batch_size: int | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
+    horizon_given: bool = False,
 ) -> Summary:
     """Score a VCF or BCF file; see `score_file` for what is raised.
 
     source, target: paths, or "-".   summary_path: JSON with counts, rates and digests.
+    horizon_given: the user asked for the horizon of `options`, so that a method without one is an error.
     """
     _refuse_early(source, target, policy, summary_path)
     with genossm.genome.open(reference) as genome:
         model = _load(model_path, device)
+        options = _options_for(model, options, horizon_given=horizon_given)
         summary = score_file(
             model,
             genome,
@@ -50,7 +54,7 @@ def run_score_file(
             target,
             options,
             policy,
-            command=equal_runs_command(model_path, reference, source, options, policy),
+            command=equal_runs_command(model_path, model.objective, reference, source, options, policy),
             batch_size=batch_size,
             progress=progress,
         )
@@ -69,36 +73,62 @@ def run_score_variants(
     check_ref: str = "w",
     batch_size: int | None = None,
     device: str = "auto",
+    horizon_given: bool = False,
 ) -> list[str]:
     """Score variants given as text, such as "20:123:A>G"; lines of a table come back.
 
-    Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e".
+    Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e"; UsageError for a
+    given horizon that no method looks at; MethodError for a method that the model does not give.
     """
     from genossm.variants.scorer import score
 
     wanted = [Variant.parse(text) for text in variants]
     with genossm.genome.open(reference) as genome:
+        model = _load(model_path, device)
+        options = _options_for(model, options, horizon_given=horizon_given)
         scored = score(
-            _load(model_path, device),
+            model,
             genome,
             wanted,
+            methods=options.methods,
             context=options.context,
             horizon=options.horizon,
             both_strands=options.both_strands,
             batch_size=batch_size,
         )
-        return list(table_lines(scored, check_ref=check_ref))
+        return list(table_lines(scored, options.methods, check_ref=check_ref))
 
 
 def equal_runs_command(
-    model_path: str, reference: str, source: str, options: ScoringOptions, policy: FilePolicy
+    model_path: str, objective: str, reference: str, source: str, options: ScoringOptions, policy: FilePolicy
 ) -> str:
-    """The command that gives these scores, without what may differ between equal runs (output, device, batch size)."""
-    words = ["genossm", "score", "-f", reference, "-m", model_path, "--context", str(options.context)]
-    words += ["--horizon", "full" if options.horizon is None else str(options.horizon)]
+    """The command that gives these scores, without what may differ between equal runs (output, device, batch size).
+
+    objective: the model's; a method that need not be named is not.
+    """
+    words = ["genossm", "score", "-f", reference, "-m", model_path]
+    if options.methods != methods_for(objective, ()):
+        words += ["--method", ",".join(options.methods)]
+    words += ["--context", str(options.context)]
+    if options.has_horizon:
+        words += ["--horizon", "full" if options.horizon is None else str(options.horizon)]
     words += ["--both-strands"] if options.both_strands else []
     words += ["--check-ref", policy.check_ref]
     return shlex.join([*words, source])
+
+
+def _options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given: bool) -> ScoringOptions:
+    """What the options come to with this model.
+
+    Raises: MethodError for a method that it does not give; UsageError for a horizon that none of them looks at.
+    """
+    options = options.of_model(model.objective, equivariant=model.config.equivariant)
+    if horizon_given and not options.has_horizon:
+        raise UsageError(
+            f"--horizon says how far a causal model compares letters; {', '.join(options.methods)} has none. "
+            "Leave it out."
+        )
+    return options
 
 
 def _refuse_early(source: str, target: str, policy: FilePolicy, summary_path: Path | None) -> None:

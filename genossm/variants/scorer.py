@@ -1,26 +1,24 @@
-"""Scores of alleles by a causal model: log-likelihood ratios, or the reason why there is none."""
+"""Scores of alleles by any of a model's methods, or the reason why there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genossm.core.errors import NumericsError, UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.sequence import Variant
-from genossm.variants.locate import (
-    BLOCK,
-    DEFAULT_CONTEXT,
-    DEFAULT_HORIZON,
-    Allele,
-    Located,
-    Locator,
-    ScoredAllele,
-    ScoringOptions,
-)
+from genossm.sequence import Placement, Variant
+from genossm.variants.embedding_passes import EmbeddingPasses
+from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
+from genossm.variants.masked_passes import MaskedPasses
+from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM
+from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, ScoringOptions
 from genossm.variants.passes import CausalPasses
 from genossm.variants.status import Status
 
@@ -30,70 +28,115 @@ def score(
     genome: Genome,
     variants: Iterable[Variant | Allele],
     *,
+    methods: str | Iterable[str] | None = None,
     context: int = DEFAULT_CONTEXT,
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
 ) -> Iterator[ScoredAllele]:
-    """Causal log-likelihood ratio of every allele, in the order given; nothing is read or written but the genome.
+    """Scores of every allele, in the order given; nothing is read or written but the genome.
 
-    A score is Σ ln p(ALT) − Σ ln p(REF) over the same number of letters of either haplotype, from the first where they
-    differ, each given all letters before it in a window that the position alone decides. It does not depend on the
-    other variants, their order or the batch size, beyond rounding (1e-3 nats per 1,024 letters in float32). It is 0
-    where no letter can be compared: a repeat that runs to the contig's end.
+    methods: names, None for that of the model's own objective.
+    "llr" (causal models): Σ ln p(ALT) − Σ ln p(REF) over the same number of letters of either haplotype, from the first
+    where they differ, each given all letters before it.
+    "mlm" (masked models): substitutions: all REF positions masked in one pass, Σ ln p(ALT) − Σ ln p(REF) there; changes
+    of length: the 8 bases on either side of all equivalent placements, masked one at a time, ALT's sum − REF's.
+    "embedding" (both): distances between mean hidden states with ALT and with REF; see `EmbeddingDistances`.
 
-    context: bases of a window, a multiple of 4.   horizon: letters compared, at most context / 4; None is all of these.
-    both_strands: the mean of both strands.   batch_size: alternatives in one pass, None to choose by their length.
-    Raises: UsageError for impossible options; MethodError for a model that is not causal.
+    The window is one that the position alone decides. A score does not depend on the other variants, their order or the
+    batch size, beyond rounding (1e-3 nats per 1,024 letters in float32). A ratio is 0 where no letter can be compared:
+    a repeat that runs to the contig's end.
+
+    context: bases of a window, a multiple of 4.   horizon: letters that "llr" compares, at most context / 4; None is
+    all of these; other methods have none.   both_strands: the mean of both strands; a reverse-complement-equivariant
+    model always gives it, in one run.   batch_size: rows in one pass, None to choose by their length.
+    Raises: UsageError for impossible options; MethodError for a method that the model does not give.
 
     >>> [(str(one.variant), str(one.status)) for one in score(model, genome, [Variant.parse("20:1000226:A>T")])]
     [('20:1000226:A>T', 'OK')]
     """
-    scorer = Scorer(model, genome, ScoringOptions(context, horizon, both_strands), batch_size=batch_size)
+    names = (methods,) if isinstance(methods, str) else tuple(methods or ())
+    options = ScoringOptions(context, horizon, both_strands, names)
+    scorer = Scorer(model, genome, options, batch_size=batch_size)
     return chain.from_iterable(scorer.score([scorer.locate(v) for v in block]) for block in _blocks(variants))
 
 
+class Passes(Protocol):
+    """Runs a model over placements: (placements, strands, numbers of the method)."""
+
+    def values(
+        self, placements: Sequence[Placement], progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float64]: ...
+
+
 class Scorer:
-    """Scores those alleles that can be; see `score`."""
+    """Scores those alleles that can be; see `score`.   options: those given, with the methods named."""
 
     def __init__(
         self, model: SequenceModel, genome: Genome, options: ScoringOptions, *, batch_size: int | None = None
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"A batch of {batch_size} alternatives is not possible; wanted at least 1.")
-        self._locator = Locator(genome, options)
-        self._passes = CausalPasses(model, self._locator.letters, batch_size=batch_size)
+        equivariant = model.config.equivariant
+        self.options = options.of_model(model.objective, equivariant=equivariant)
+        self._locator = Locator(genome, self.options)
+        # What both strands of an equivariant model say is the same: the plus strand is run and counts for both.
+        self._strands_a_run = 2 if equivariant else 1
+        run = replace(self.options, both_strands=False) if equivariant else self.options
+        kinds = {LLR.name: CausalPasses, MLM.name: MaskedPasses, EMBEDDING.name: EmbeddingPasses}
+        self._passes: dict[str, Passes] = {
+            name: kinds[name](model, self._locator.letters, run, batch_size=batch_size) for name in self.options.methods
+        }
 
     @property
     def genome(self) -> Genome:
         return self._locator.genome
 
     def locate(self, variant: Variant | Allele) -> Located:
-        """What can be said of an allele without the model: its status, and what to compare."""
+        """What can be said of an allele without the model: its status, and where it stands."""
         return self._locator.locate(variant)
 
     def score(self, located: Sequence[Located], progress: Callable[[int], None] | None = None) -> list[ScoredAllele]:
-        """Run the contrasts of alleles. progress: called with the number of haplotypes just done."""
-        ratios = self._passes.ratios([item for one in located for item in one.contrasts], progress)
-        done = 0
+        """Run the alleles that have something to run. progress: called with the number of rows just done."""
+        placements = [one.placement for one in located if one.placement is not None]
+        found = {
+            name: np.repeat(passes.values(placements, progress), self._strands_a_run, axis=1)
+            for name, passes in self._passes.items()
+        }
         scored: list[ScoredAllele] = []
+        done = 0
         for one in located:
-            values = tuple(map(float, ratios[done : done + len(one.contrasts)]))
-            done += len(values)
-            scored.append(self._scored(one, values))
+            if one.placement is None:
+                scored.append(self._not_run(one))
+            else:
+                scored.append(_scored(one, {name: values[done] for name, values in found.items()}))
+                done += 1
         return scored
 
-    def _scored(self, one: Located, values: tuple[float, ...]) -> ScoredAllele:
+    def _not_run(self, one: Located) -> ScoredAllele:
         if one.status is not Status.OK:
             return ScoredAllele(one.variant, None, one.status)
         # REF equal to ALT changes nothing, so it is not run.
-        values = values or (0.0,) * len(self._locator.options.strands)
+        strands = len(self.options.strands)
+        return _scored(one, {name: np.zeros((strands, len(METHODS[name].tags))) for name in self._passes})
+
+
+def _scored(one: Located, found: dict[str, NDArray[np.float64]]) -> ScoredAllele:
+    """found: method to (strands, numbers)."""
+    for name, values in found.items():
         if not np.isfinite(values).all():
             raise NumericsError(
-                f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores {values}, "
-                "which is no number. Check the model's weights, or load it in float32."
+                f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores "
+                f"{tuple(map(float, values.ravel()))} by {name}, which is no number. Check the model's weights, or "
+                "load it in float32."
             )
-        return ScoredAllele(one.variant, float(np.mean(values)), one.status, values)
+    distances = found.pop(EMBEDDING.name, None)
+    embedding = None if distances is None else EmbeddingDistances(*map(float, distances.mean(axis=0)))
+    if not found:
+        return ScoredAllele(one.variant, None, one.status, (), embedding)
+    [ratios] = found.values()
+    strand_scores = tuple(map(float, ratios[:, 0]))
+    return ScoredAllele(one.variant, float(np.mean(strand_scores)), one.status, strand_scores, embedding)
 
 
 def _blocks(variants: Iterable[Variant | Allele]) -> Iterator[list[Variant | Allele]]:

@@ -7,26 +7,24 @@ from dataclasses import dataclass
 
 from genossm.core.errors import InputFileError
 from genossm.core.provenance import package_version
-from genossm.variants.locate import ScoredAllele, ScoringOptions
+from genossm.variants.locate import ScoredAllele
+from genossm.variants.methods import EMBEDDING, LLR, METHODS, tags_of
+from genossm.variants.options import ScoringOptions
 from genossm.variants.status import Status
 
-LLR, STATUS = "GENOSSM_LLR", "GENOSSM_STATUS"
-LLR_MEANING = (
-    "Log-likelihood ratio of ALT against REF by a causal model, in nats (natural logarithm); "
-    "positive: the model finds ALT likelier"
-)
+RATIO, STATUS = LLR.tags[0].name, "GENOSSM_STATUS"
 STATUS_MEANING = "One word an ALT allele, or NO_ALT for the record: OK if it is scored, else the reason why it is not"
-_INFO_LINES = (
-    f'##INFO=<ID={LLR},Number=A,Type=Float,Description="{LLR_MEANING}">',
-    f'##INFO=<ID={STATUS},Number=.,Type=String,Description="{STATUS_MEANING}">',
-)
-_OURS = re.compile(rb"##(INFO=<ID=(GENOSSM_LLR|GENOSSM_STATUS)[,>]|genossm_\w+=)")
-_OUR_KEYS = (LLR.encode(), STATUS.encode())
+_STATUS_LINE = f'##INFO=<ID={STATUS},Number=.,Type=String,Description="{STATUS_MEANING}">'
+_OUR_KEYS = tuple(name.encode() for name in (*(tag.name for tag in tags_of(METHODS)), STATUS))
+_OURS = re.compile(rb"##(INFO=<ID=(" + b"|".join(_OUR_KEYS) + rb")[,>]|genossm_\w+=)")
 
 
 @dataclass(frozen=True)
 class ScoringRun:
-    """What a header says about how the scores came about.   command: without what may differ between equal runs."""
+    """What a header says about how the scores came about.
+
+    options: with the methods named.   command: without what may differ between equal runs.
+    """
 
     model_digest: str
     reference_digest: str
@@ -35,18 +33,22 @@ class ScoringRun:
 
     def header_lines(self) -> tuple[bytes, ...]:
         """INFO definitions, then one `##genossm_…=` line a fact."""
-        facts = {
+        options, methods = self.options, [METHODS[name] for name in self.options.methods]
+        facts: dict[str, object] = {
             "version": package_version(),
             "model": f"sha256:{self.model_digest}",
             "reference": f"sha256:{self.reference_digest}",
-            "method": "llr (causal)",
-            "context": self.options.context,
-            "horizon": self.options.longest,
-            "strands": ",".join(self.options.strands),
-            "unit": "nats; ALT minus REF; positive: ALT likelier",
-            "command": self.command,
+            "method": ", ".join(method.label for method in methods),
+            "context": options.context,
         }
-        lines = (*_INFO_LINES, *(f"##genossm_{key}={value}" for key, value in facts.items()))
+        if options.has_horizon:
+            facts["horizon"] = options.longest
+        facts["strands"] = ",".join(options.strands)
+        for method in methods:
+            facts.update(method.facts)
+        facts["command"] = self.command
+        tags = (tag.info_line() for tag in tags_of(options.methods))
+        lines = (*tags, _STATUS_LINE, *(f"##genossm_{key}={value}" for key, value in facts.items()))
         return tuple(line.encode("utf-8", errors="surrogateescape") for line in lines)
 
 
@@ -54,7 +56,7 @@ def refuse_scored(header: tuple[bytes, ...], *, name: str, replace: bool) -> Non
     """Raise InputFileError if a header holds our INFO fields already, unless they are to be replaced."""
     if not replace and any(line.startswith(b"##INFO") and _OURS.match(line) for line in header):
         raise InputFileError(
-            f"{name} holds scores of an earlier run ({LLR}, {STATUS}). Pass --force to replace them, or score the "
+            f"{name} holds scores of an earlier run (INFO/GENOSSM_…). Pass --force to replace them, or score the "
             "original file."
         )
 
@@ -75,13 +77,32 @@ def facts_in(header: tuple[bytes, ...] | list[bytes]) -> dict[str, str]:
     return {pair[0].decode(): pair[1].decode("utf-8", errors="replace") for pair in pairs if len(pair) == 2}
 
 
-def scored_info(info: bytes, scored: list[ScoredAllele]) -> bytes:
+def methods_in(facts: dict[str, str]) -> tuple[str, ...]:
+    """Names of the methods that a header's facts speak of; those of a later version are left out."""
+    labels = facts.get("method", "").split(", ")
+    return tuple(name for name, method in METHODS.items() if method.label in labels)
+
+
+def values_of(one: ScoredAllele, methods: tuple[str, ...]) -> tuple[float | None, ...]:
+    """An allele's numbers in the order of the methods' tags; None where it has none."""
+    values: list[float | None] = []
+    for name in methods:
+        if name == EMBEDDING.name:
+            values.extend(one.embedding or (None,) * len(EMBEDDING.tags))
+        else:
+            values.append(one.llr)
+    return tuple(values)
+
+
+def scored_info(info: bytes, scored: list[ScoredAllele], methods: tuple[str, ...]) -> bytes:
     """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
     entries = (
         [] if info in (b".", b"") else [entry for entry in info.split(b";") if entry.split(b"=")[0] not in _OUR_KEYS]
     )
     if [one.status for one in scored] != [Status.NO_ALT]:
-        entries.append(f"{LLR}={','.join(format_score(one.llr) for one in scored)}".encode())
+        columns = zip(*(values_of(one, methods) for one in scored))
+        for tag, values in zip(tags_of(methods), columns, strict=True):
+            entries.append(f"{tag.name}={','.join(map(format_score, values))}".encode())
     entries.append(f"{STATUS}={','.join(one.status for one in scored)}".encode())
     return b";".join(entries)
 

@@ -23,7 +23,7 @@ from genossm.testing import random_sequence, write_fasta
 from genossm.variants import ScoringOptions
 from genossm.variants.vcf_header import ScoringRun
 
-OPTIONS = ScoringOptions(context=256, horizon=32)
+OPTIONS = ScoringOptions(context=256, horizon=32, methods=("llr",))
 LETTERS = random_sequence(4000, seed=8)
 
 

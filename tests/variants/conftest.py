@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pysam
 import pytest
 import torch
 
+import genossm
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
-from genossm.sequence import NucleotideTokenizer
+from genossm.sequence import NucleotideTokenizer, Variant
 from genossm.testing.models import enliven
 
 MakeGenome = Callable[..., Genome]
 RunScore = Callable[..., subprocess.CompletedProcess[str]]
+SLICE_START, SLICE_LENGTH = 1_200_000, 100_000
 
 
 class MemorySource:
@@ -61,6 +64,18 @@ def build_model(*, bos: bool) -> SequenceModel:
     return enliven(SequenceModel(StackConfig(d_model=8, n_layer=2), tokenizer)).eval()
 
 
+def build_masked_model(*, equivariant: bool) -> SequenceModel:
+    torch.manual_seed(3)
+    config = StackConfig(
+        d_model=16 if equivariant else 8,
+        n_layer=2,
+        direction="bidirectional",
+        objective="masked",
+        reverse_complement="equivariant" if equivariant else "none",
+    )
+    return enliven(SequenceModel(config)).eval()
+
+
 @pytest.fixture(scope="session")
 def model() -> SequenceModel:
     return build_model(bos=True)
@@ -69,6 +84,23 @@ def model() -> SequenceModel:
 @pytest.fixture(scope="session")
 def model_without_bos() -> SequenceModel:
     return build_model(bos=False)
+
+
+@pytest.fixture(scope="session")
+def masked_model() -> SequenceModel:
+    """Reads both ways, and the two strands differently."""
+    return build_masked_model(equivariant=False)
+
+
+@pytest.fixture(scope="session")
+def equivariant_model() -> SequenceModel:
+    return build_masked_model(equivariant=True)
+
+
+@pytest.fixture(scope="session", params=["caduceus_ph", "caduceus_ps", "caduceus_ps_fused"])
+def caduceus(request: pytest.FixtureRequest) -> SequenceModel:
+    """Other authors' weights, tiny but real."""
+    return genossm.load(Path(__file__).parents[1] / "fixtures" / "golden" / request.param)
 
 
 @pytest.fixture(scope="session")
@@ -87,8 +119,22 @@ def human_genome(human_slice: bytes, make_genome: MakeGenome) -> Genome:
 
 
 @pytest.fixture(scope="session")
+def human_variants(human_vcf: Path) -> tuple[list[Variant], list[Variant]]:
+    """Substitutions of one base, and all other changes, of the example file that lie in `human_genome`."""
+    with pysam.VariantFile(str(human_vcf)) as file:
+        records = file.fetch("20", SLICE_START, SLICE_START + SLICE_LENGTH - 100)
+        found = [Variant("20", r.pos - SLICE_START, r.ref or "", alt) for r in records for alt in r.alts or ()]
+    return [one for one in found if one.is_snv], [one for one in found if not one.is_snv]
+
+
+@pytest.fixture(scope="session")
 def model_dir(model: SequenceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.save_pretrained(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def equivariant_dir(equivariant_model: SequenceModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return equivariant_model.save_pretrained(tmp_path_factory.mktemp("models") / "equivariant")
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ import pysam
 import pysam.bcftools
 import pytest
 
-from genossm.models import SequenceModel
-
 Arguments = list[object]
 SMALL = ["--context", 64, "--horizon", 8]
 
@@ -43,7 +41,7 @@ def test_file_in_file_out(run_score, usual: Arguments, vcf: Path, tmp_path: Path
     assert others(tmp_path, vcf) == ["out.vcf.gz", "out.vcf.gz.tbi", "summary.json"]
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["records"], summary["scored"], summary["skipped"]) == (26, 26, {})
-    assert summary["options"] == {"context": 64, "horizon": 8, "both_strands": True}
+    assert summary["options"] == {"methods": ["llr"], "context": 64, "horizon": 8, "both_strands": True}
     with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
         header = str(file.header)
         assert len([record.info["GENOSSM_LLR"][0] for record in file]) == 26
@@ -216,12 +214,3 @@ def test_window_that_does_not_fit_in_memory(
     assert code == 1
     assert "GB" in stderr
     assert others(tmp_path, vcf) == []
-
-
-def test_masked_models_are_refused_clearly(
-    model: SequenceModel, run_in_process, usual: Arguments, vcf: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(type(model), "objective", "masked")
-    code, stderr = run_in_process(*usual, vcf)
-    assert code == 1
-    assert "causal" in stderr

@@ -7,14 +7,13 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import pysam
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genossm.genome
-from genossm.core.errors import MethodError, NumericsError, UsageError
+from genossm.core.errors import NumericsError, UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
 from genossm.sequence import Variant
@@ -24,15 +23,6 @@ from genossm.variants.definition import causal_llr
 
 # Two ways to the same score agree to 1e-3 nats per 1,024 summed letters.
 NATS_PER_LETTER = 1e-3 / 1024
-SLICE_START = 1_200_000
-
-
-def human_variants(vcf: Path, length: int, *, indels: bool) -> list[Variant]:
-    """Those of the example file that lie in `human_genome`, in its coordinates."""
-    with pysam.VariantFile(str(vcf)) as file:
-        records = file.fetch("20", SLICE_START, SLICE_START + length - 100)
-        found = [Variant("20", r.pos - SLICE_START, r.ref, alt) for r in records for alt in r.alts or ()]
-    return [variant for variant in found if variant.is_snv != indels]
 
 
 def assert_same(found: list[ScoredAllele], wanted: list[ScoredAllele], letters: int) -> None:
@@ -62,11 +52,9 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passes, "_PASS_TOKENS", 128)
 
 
-def test_real_variants_equal_two_full_passes(model: SequenceModel, human_genome: Genome, human_vcf: Path) -> None:
-    length = human_genome.length("20")
-    indels = human_variants(human_vcf, length, indels=True)[:15]
-    substitutions = human_variants(human_vcf, length, indels=False)
-    chosen = indels + random.Random(5).sample(substitutions, 8)
+def test_real_variants_equal_two_full_passes(model: SequenceModel, human_genome: Genome, human_variants) -> None:
+    substitutions, indels = human_variants
+    chosen = indels[:15] + random.Random(5).sample(substitutions, 8)
     assert_defined(model, human_genome, chosen, context=1024, horizon=None)
 
 
@@ -126,10 +114,10 @@ def test_every_form_of_a_change_scores_the_same(
 
 
 def test_neither_order_nor_company_nor_batch_size_matters(
-    model: SequenceModel, human_genome: Genome, human_vcf: Path
+    model: SequenceModel, human_genome: Genome, human_variants
 ) -> None:
-    length = human_genome.length("20")
-    chosen = human_variants(human_vcf, length, indels=True)[:12] + human_variants(human_vcf, length, indels=False)[:25]
+    substitutions, indels = human_variants
+    chosen = indels[:12] + substitutions[:25]
     options = {"context": 1024, "horizon": 128}
     together = list(score(model, human_genome, chosen, **options))
     alone = [one for variant in chosen[::5] for one in score(model, human_genome, [variant], **options)]
@@ -194,14 +182,6 @@ def test_weights_that_are_no_numbers_are_an_error(make_genome) -> None:
         broken.backbone.norm_f.weight[0] = torch.nan
     with pytest.raises(NumericsError, match="1:2:A>C scores"):
         list(score(broken, make_genome({"1": "GATTACA"}), [Variant("1", 2, "A", "C")], context=64))
-
-
-def test_a_model_that_is_not_causal_is_refused(
-    model: SequenceModel, make_genome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(type(model), "objective", "masked")
-    with pytest.raises(MethodError, match="causal"):
-        list(score(model, make_genome({"1": "GATTACA"}), [], context=64))
 
 
 # Three of vt's examples of normalisation (MIT), as its authors found and as they normalised them; GRCh37.

@@ -1,0 +1,115 @@
+"""Ways to score: what each asks of a model, and the fields that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from genossm.core.errors import MethodError, UsageError
+
+MASKED_FLANK = 8
+"""Bases on either side of a change of length that a masked model is asked for."""
+EMBEDDING_FLANK = 768
+"""Bases on either side of an allele whose hidden states are averaged with its own."""
+
+_NATS = "nats; ALT minus REF; positive: ALT likelier"
+
+
+@dataclass(frozen=True)
+class Tag:
+    """An INFO field with one number an ALT allele."""
+
+    name: str
+    description: str
+
+    def info_line(self) -> str:
+        """Its definition in a VCF header."""
+        return f'##INFO=<ID={self.name},Number=A,Type=Float,Description="{self.description}">'
+
+
+@dataclass(frozen=True)
+class Method:
+    """label: the name as a header gives it.   objectives: of models that give it.
+    facts: what a header says of it beside its tags, by name.   has_horizon: whether `horizon` means anything to it.
+    """
+
+    name: str
+    label: str
+    objectives: tuple[str, ...]
+    tags: tuple[Tag, ...]
+    facts: dict[str, str] = field(hash=False)
+    has_horizon: bool = False
+
+
+def _ratio(kind: str) -> Tag:
+    return Tag(
+        "GENOSSM_LLR",
+        f"Log-likelihood ratio of ALT against REF by a {kind} model, in nats (natural logarithm); "
+        "positive: the model finds ALT likelier",
+    )
+
+
+def _distances(suffix: str, where: str) -> tuple[Tag, Tag]:
+    between = f"between the mean hidden states over {where} with ALT and with REF"
+    return (
+        Tag(f"GENOSSM_EMB_{suffix}L2", f"Euclidean distance {between}, in their own unit; 0: no difference"),
+        Tag(f"GENOSSM_EMB_{suffix}COS", f"1 - cosine {between}, without unit; 0: the same direction"),
+    )
+
+
+LLR = Method("llr", "llr (causal)", ("causal",), (_ratio("causal"),), {"unit": _NATS}, has_horizon=True)
+MLM = Method(
+    "mlm",
+    "mlm (masked)",
+    ("masked",),
+    (_ratio("masked"),),
+    {
+        "unit": _NATS,
+        "masked": "substitutions: all REF positions in one pass; changes of length: on either haplotype the "
+        f"{MASKED_FLANK} bases on either side of all equivalent placements, one a pass",
+    },
+)
+EMBEDDING = Method(
+    "embedding",
+    "embedding",
+    ("causal", "masked"),
+    _distances("", f"the allele and {EMBEDDING_FLANK} bases on either side")
+    + _distances("WINDOW_", "the whole window"),
+    {
+        "central": f"{2 * EMBEDDING_FLANK} bases, {EMBEDDING_FLANK} on either side of all equivalent placements, and "
+        "what stands between them; clipped to the window"
+    },
+)
+METHODS: dict[str, Method] = {method.name: method for method in (LLR, MLM, EMBEDDING)}
+
+
+def parse_methods(texts: Iterable[str]) -> tuple[str, ...]:
+    """Names of methods, each text one or several with commas between; every name once, in the order of `METHODS`.
+
+    Raises: UsageError for a name that is no method.
+    """
+    names = [name.strip() for text in texts for name in text.split(",")]
+    for name in names:
+        if name not in METHODS:
+            raise UsageError(f"{name!r} is no method; wanted one or several of {', '.join(METHODS)}.")
+    return tuple(name for name in METHODS if name in names)
+
+
+def methods_for(objective: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """`names`, or, where there are none, the method of the model's own objective.
+
+    Raises: MethodError for a method that a model with this objective does not give.
+    """
+    given = [method.name for method in METHODS.values() if objective in method.objectives]
+    refused = [name for name in names if name not in given]
+    if refused:
+        wanted = " or ".join(METHODS[refused[0]].objectives)
+        raise MethodError(
+            f"The method {refused[0]} needs a {wanted} model; this one is {objective} and gives {', '.join(given)}."
+        )
+    return names or (given[0],)
+
+
+def tags_of(names: Iterable[str]) -> tuple[Tag, ...]:
+    """The INFO fields of methods, in their order."""
+    return tuple(tag for name in names for tag in METHODS[name].tags)

@@ -1,0 +1,57 @@
+"""Haplotypes in batches of equal length, for models that see both ends of what they read.
+
+Nothing is padded: a model that reads backwards would read the padding first.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from genossm.sequence import NucleotideTokenizer
+from genossm.variants.options import Strand
+from genossm.variants.probes import Haplotype
+from genossm.variants.reference import Letters
+
+# On a CPU more rows gain nothing once a pass is this long; a GPU wants more work at a time.
+_PASS_TOKENS = {"cpu": 1 << 13}
+_PASS_TOKENS_ELSEWHERE = 1 << 17
+
+T = TypeVar("T")
+
+
+def equal_lengths(
+    items: Iterable[T], length_of: Callable[[T], int], *, batch_size: int | None, device: str
+) -> Iterator[list[T]]:
+    """Batches of items that are equally long, in the order in which they came otherwise.
+
+    batch_size: rows of a batch; None chooses by their length and the device's kind.
+    """
+    groups: dict[int, list[T]] = defaultdict(list)
+    for item in items:
+        groups[length_of(item)].append(item)
+    tokens = _PASS_TOKENS.get(device, _PASS_TOKENS_ELSEWHERE)
+    for length, group in groups.items():
+        size = batch_size or max(1, tokens // length)
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+class Rows:
+    """Token ids of haplotypes along a strand. Neighbours in a batch are often the same haplotype: it is read once."""
+
+    def __init__(self, source: Letters, tokenizer: NucleotideTokenizer) -> None:
+        self._source, self._tokenizer = source, tokenizer
+        self._latest: tuple[Haplotype, Strand, npt.NDArray[np.uint8]] | None = None
+
+    def ids(self, haplotype: Haplotype, strand: Strand) -> npt.NDArray[np.uint8]:
+        """(length,) of the whole haplotype, with nothing around it."""
+        if self._latest is None or self._latest[:2] != (haplotype, strand):
+            ids = self._tokenizer.encode(haplotype.read(self._source))
+            ids = ids if strand == "+" else self._tokenizer.reverse_complement(ids)
+            self._latest = haplotype, strand, ids
+        return self._latest[2]
