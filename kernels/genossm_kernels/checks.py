@@ -15,6 +15,11 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def plain_size(size: int) -> int:
+    """A size as a plain number, also where a compiler would carry a symbol: its graph is then for this size alone."""
+    return len(range(size))
+
+
 def check_shape(operator: str, name: str, tensor: Tensor, shape: tuple[int, ...], meaning: str) -> None:
     if tensor.shape != shape:
         raise ShapeError(f"{operator}: {name} is {tuple(tensor.shape)}; wanted {meaning} = {shape}.")

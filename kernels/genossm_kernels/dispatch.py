@@ -6,7 +6,9 @@ import functools
 import importlib
 import logging
 from types import ModuleType
-from typing import Any
+from typing import Protocol
+
+import torch
 
 from genossm_kernels.errors import BackendUnavailableError, KernelError
 
@@ -22,15 +24,23 @@ _REMEDY = {
 logger = logging.getLogger("genossm_kernels")
 
 
-def choose_backend(operator: str, backend: str, device_type: str, arguments: Any) -> ModuleType:
-    """The module that will run `arguments`; raises BackendUnavailableError for a named one that cannot."""
+class Call(Protocol):
+    """What of a call decides which back ends can run it; hashable, and each operator has its own."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+@functools.lru_cache(maxsize=1024)
+def choose_backend(operator: str, backend: str, call: Call) -> ModuleType:
+    """The module that will run such calls; raises BackendUnavailableError for a named one that cannot."""
     if backend == "auto":
-        return _choose_automatically(operator, device_type, arguments)
+        return _choose_automatically(operator, call)
     if backend not in BACKENDS:
         raise KernelError(f"{operator}: unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
     module, reason = _load(operator, backend)
     if module is not None:
-        reason = module.unavailable(arguments)
+        reason = module.unavailable(call)
     if module is None or reason is not None:
         raise BackendUnavailableError(
             f"{operator}: backend {backend!r} cannot run this call: {reason}. Name another backend, or pass 'auto'."
@@ -38,13 +48,20 @@ def choose_backend(operator: str, backend: str, device_type: str, arguments: Any
     return module
 
 
-def _choose_automatically(operator: str, device_type: str, arguments: Any) -> ModuleType:
+def backend_name(operator: str, backend: str, call: Call) -> str:
+    """The name of what `choose_backend` chooses."""
+    module = choose_backend(operator, backend, call).__name__.rpartition(".")[2]
+    return next((name for name, file in _MODULE_NAMES.items() if file == module), module)
+
+
+def _choose_automatically(operator: str, call: Call) -> ModuleType:
+    device_type = call.device.type
     fused_name = _FUSED_BY_DEVICE.get(device_type)
     reason: str | None = f"there is no fused kernel for device type {device_type!r}"
     if fused_name is not None:
         fused, reason = _load(operator, fused_name)
         if fused is not None:
-            reason = fused.unavailable(arguments)
+            reason = fused.unavailable(call)
             if reason is None:
                 _log_choice(operator, fused_name, device_type)
                 return fused

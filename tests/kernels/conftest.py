@@ -7,6 +7,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from genossm_kernels import dispatch
+
+
+@pytest.fixture(autouse=True)
+def choices() -> Iterator[None]:
+    """A back end chosen under a test's pretences is forgotten with them."""
+    dispatch.choose_backend.cache_clear()
+    yield
+    dispatch.choose_backend.cache_clear()
+
 
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,13 @@ import logging
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 
 from genossm_kernels import BackendUnavailableError, KernelError, causal_conv1d, dispatch, selective_scan
 from genossm_kernels.selective_scan import cpu, reference
+from genossm_kernels.selective_scan.contract import ScanCall
 
 X = torch.ones(1, 3, 2)
 MAPS = torch.ones(1, 3, 1, 2)
@@ -38,13 +38,13 @@ def test_auto_takes_the_fused_kernel_of_a_cpu_and_logs_it_once(caplog: pytest.Lo
     assert torch.equal(found[0], scan("cpu"))
     messages = [record.getMessage() for record in caplog.records if "backend" in record.getMessage()]
     assert messages == ["selective_scan: backend 'cpu', the fused kernel for device type 'cpu'"]
-    assert dispatch.choose_backend("selective_scan", "auto", "cpu", fake_arguments()) is cpu
+    assert dispatch.choose_backend("selective_scan", "auto", call_on("cpu")) is cpu
 
 
 def test_auto_falls_back_with_one_warning_that_says_why_and_what_to_do(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "unavailable", lambda arguments: "it rains")  # noqa: ARG005
+    monkeypatch.setattr(cpu, "unavailable", lambda call: "it rains")  # noqa: ARG005
     with caplog.at_level(logging.WARNING, logger="genossm_kernels"):
         found = [scan(), scan()]
     torch.testing.assert_close(found[0], scan("reference"))
@@ -86,14 +86,11 @@ def test_an_unknown_back_end_names_the_known_ones() -> None:
 
 def test_a_cuda_module_runs_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = ModuleType("genossm_kernels.selective_scan.cuda")
-    fused.__dict__.update(unavailable=lambda arguments: None, run=reference.run)  # noqa: ARG005
+    fused.__dict__.update(unavailable=lambda call: None, run=reference.run)  # noqa: ARG005
     monkeypatch.setitem(sys.modules, fused.__name__, fused)
-    assert dispatch.choose_backend("selective_scan", "auto", "cuda", fake_arguments()) is fused
+    assert dispatch.choose_backend("selective_scan", "auto", call_on("cuda")) is fused
     assert torch.equal(scan("cuda"), scan("reference"))
 
 
-def fake_arguments() -> Any:
-    class Arguments:
-        u = X
-
-    return Arguments()
+def call_on(device: str) -> ScanCall:
+    return ScanCall(torch.device(device), torch.float32, 2, (False,), with_initial_state=False, with_seq_idx=False)

@@ -7,8 +7,10 @@ from typing import Literal, overload
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genossm_kernels.causal_conv1d import reference, torch_path
 from genossm_kernels.causal_conv1d.autograd import run_compiled
 from genossm_kernels.causal_conv1d.contract import ConvArguments
+from genossm_kernels.causal_conv1d.operator import run_operator, traced_backend
 from genossm_kernels.checks import (
     check_activations,
     check_device,
@@ -21,10 +23,12 @@ from genossm_kernels.checks import (
 )
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.errors import KernelError, ShapeError
+from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 
 __all__ = ["causal_conv1d"]
 
 _NAME = "causal_conv1d"
+_DIFFERENTIABLE = {"reference": reference.run, "torch": torch_path.run}
 
 
 @overload
@@ -87,6 +91,9 @@ def causal_conv1d(
         return_final_state: return `(y, final_state)`.
         backend: "auto", or "reference", "cpu", "torch", "cuda", "mamba_ssm", which raise where they cannot run.
 
+    Under autocast x and the initial state are taken in its dtype; weight and bias stay float32. torch.compile and
+    torch.export see one operator, `genossm::causal_conv1d`.
+
     Returns:
         y `(batch, length, channels)` in the dtype of `x`, and on request the last `width - 1` inputs in processing
         order, oldest first, `(batch, width - 1, channels)` in the dtype of `x`, with those of an earlier
@@ -99,10 +106,20 @@ def causal_conv1d(
 
     Source: Gu & Dao 2023, "Mamba", section 3.4.
     """
+    narrow = autocast_dtype(x)
+    if narrow is not None:
+        x = narrowed(x, narrow)
     arguments = _check(x, weight, bias, activation, reverse, initial_state, seq_idx)
-    module = choose_backend(_NAME, backend, x.device.type, arguments)
-    y, final_state = module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
+    y, final_state = _run(arguments, backend)
     return (y, final_state) if return_final_state else y
+
+
+def _run(arguments: ConvArguments, backend: str) -> tuple[Tensor, Tensor]:
+    if intercepted(arguments.x):
+        name = traced_backend(backend, *arguments.facts)
+        return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
+    module = choose_backend(_NAME, backend, arguments.call)
+    return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
 
 
 def _check(

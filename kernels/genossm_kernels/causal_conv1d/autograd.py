@@ -1,4 +1,4 @@
-"""Drives back ends that bring their own backward pass."""
+"""Drives back ends that bring their own backward pass, in plain eager calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
 from genossm_kernels.checks import unit_stride
 
-_DIFFERENTIABLE = tuple(field.name for field in fields(ConvGradients))
+DIFFERENTIABLE = tuple(field.name for field in fields(ConvGradients))
 
 
 class ConvFunction(torch.autograd.Function):
@@ -22,34 +22,38 @@ class ConvFunction(torch.autograd.Function):
     def forward(
         ctx: Any, backend: CompiledBackend, arguments: ConvArguments, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        y, final_state, saved = backend.forward(arguments, need_backward=True)
-        ctx.save_for_backward(*tensors, arguments.seq_idx, *saved)
+        ctx.save_for_backward(*tensors, arguments.seq_idx)
         ctx.set_materialize_grads(False)
         ctx.backend = backend
         ctx.options = (arguments.silu, arguments.reverse)
-        return y, final_state
+        return backend.forward(arguments)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Any, ...]:
-        grad_y, grad_final_state = grad_outputs
-        x, weight, bias, initial_state, seq_idx, *saved = ctx.saved_tensors
+        x, weight, bias, initial_state, seq_idx = ctx.saved_tensors
         silu, reverse = ctx.options
         arguments = ConvArguments(x, weight, bias, silu, reverse, initial_state, seq_idx)
-        if grad_y is None:
-            grad_y = torch.zeros_like(x, memory_format=torch.contiguous_format)
-        if grad_final_state is not None:
-            grad_final_state = grad_final_state.contiguous()
-        gradients = ctx.backend.backward(arguments, tuple(saved), unit_stride(grad_y), grad_final_state)
-        return (None, None, *(getattr(gradients, name) for name in _DIFFERENTIABLE))
+        gradients = differentiate(ctx.backend, arguments, *grad_outputs)
+        return (None, None, *(getattr(gradients, name) for name in DIFFERENTIABLE))
+
+
+def differentiate(
+    backend: CompiledBackend, arguments: ConvArguments, grad_y: Tensor | None, grad_final_state: Tensor | None
+) -> ConvGradients:
+    """The back end's backward pass, for output gradients as autograd gives them."""
+    if grad_y is None:
+        grad_y = torch.zeros_like(arguments.x, memory_format=torch.contiguous_format)
+    if grad_final_state is not None:
+        grad_final_state = grad_final_state.contiguous()
+    return backend.backward(arguments, unit_stride(grad_y), grad_final_state)
 
 
 def run_compiled(backend: CompiledBackend, arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     """y and the final state, recorded for autograd only where something asks for a gradient."""
-    tensors = tuple(getattr(arguments, name) for name in _DIFFERENTIABLE)
+    tensors = tuple(getattr(arguments, name) for name in DIFFERENTIABLE)
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return ConvFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
-    y, final_state, _ = backend.forward(arguments, need_backward=False)
-    return y, final_state
+    return backend.forward(arguments)

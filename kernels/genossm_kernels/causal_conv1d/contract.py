@@ -8,13 +8,24 @@ in the last dimension (it may be a slice of a larger projection), `weight bias` 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from genossm_kernels.checks import state_dtype
+from genossm_kernels.checks import plain_size, state_dtype
+
+
+class ConvCall(NamedTuple):
+    """What of a call decides which back ends can run it."""
+
+    device: torch.device
+    dtype: torch.dtype
+    width: int
+    reverse: tuple[bool, ...]
+    with_initial_state: bool
+    with_seq_idx: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -33,6 +44,16 @@ class ConvArguments:
     def state_dtype(self) -> torch.dtype:
         return state_dtype(self.x.dtype)
 
+    @property
+    def facts(self) -> tuple[torch.device, torch.dtype, int, tuple[bool, ...], bool, bool]:
+        """The fields of `ConvCall`; a plain tuple, which a compiler can follow."""
+        state, index = self.initial_state is not None, self.seq_idx is not None
+        return (self.x.device, self.x.dtype, plain_size(self.weight.shape[1]), self.reverse, state, index)
+
+    @property
+    def call(self) -> ConvCall:
+        return ConvCall(*self.facts)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ConvGradients:
@@ -47,31 +68,30 @@ class ConvGradients:
 class CompiledBackend(Protocol):
     """A back end with a hand-written backward pass."""
 
-    def unavailable(self, arguments: ConvArguments) -> str | None:
-        """None if `forward` and `backward` can run these arguments here, else the reason; cheap."""
+    def unavailable(self, call: ConvCall) -> str | None:
+        """None if `forward` and `backward` can run such calls here, else the reason."""
         ...
 
     def forward(
-        self, arguments: ConvArguments, *, need_backward: bool
-    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch tail channels"], tuple[Tensor, ...]]:
-        """y and the final state (both in the dtype of x), and what `backward` wants kept."""
+        self, arguments: ConvArguments
+    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch tail channels"]]:
+        """y and the final state, both new, contiguous and in the dtype of x. `backward` has the inputs alone."""
         ...
 
     def backward(
         self,
         arguments: ConvArguments,
-        saved: tuple[Tensor, ...],
         grad_y: Float[Tensor, "batch length channels"],
         grad_final_state: Float[Tensor, "batch tail channels"] | None,
     ) -> ConvGradients:
-        """`grad_y` has unit stride in the last dimension; `grad_final_state` is contiguous."""
+        """`grad_y` has unit stride in the last dimension; `grad_final_state` is contiguous; so are the results."""
         ...
 
 
 class DifferentiableBackend(Protocol):
     """A back end made of differentiable calls."""
 
-    def unavailable(self, arguments: ConvArguments) -> str | None: ...
+    def unavailable(self, call: ConvCall) -> str | None: ...
 
     def run(
         self, arguments: ConvArguments

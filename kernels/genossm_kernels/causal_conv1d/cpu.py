@@ -12,19 +12,19 @@ from genossm_kernels._cpu.blocks import cut
 from genossm_kernels._cpu.buffers import new_buffer
 from genossm_kernels._cpu.kernel import address, sum_in_order
 from genossm_kernels.causal_conv1d import cpu_kernels
-from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvGradients
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients
 
 # Channels walk the sequence in blocks of this many vectors.
 _VECTORS = 4
 
 
-def unavailable(arguments: ConvArguments) -> str | None:
-    if arguments.x.device.type != "cpu":
-        return f"the tensors are on {arguments.x.device}"
+def unavailable(call: ConvCall) -> str | None:
+    if call.device.type != "cpu":
+        return f"the tensors are on {call.device}"
     return None
 
 
-def forward(arguments: ConvArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:  # noqa: ARG001
+def forward(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     """y and the final state; the backward pass needs nothing kept."""
     dtype, threads = arguments.state_dtype, torch.get_num_threads()
     x = arguments.x.to(dtype)
@@ -37,15 +37,10 @@ def forward(arguments: ConvArguments, *, need_backward: bool) -> tuple[Tensor, T
     outputs = {"y": y.data_ptr(), "final_state": final_state.data_ptr()}
     fields = _fields(arguments, x, initial_state, scratch, outputs)
     cpu_kernels.conv_forward(dtype, fields, tasks=fields.tasks, work=_work(arguments), threads=threads)
-    return y.to(arguments.x.dtype), final_state.to(arguments.x.dtype), ()
+    return y.to(arguments.x.dtype), final_state.to(arguments.x.dtype)
 
 
-def backward(
-    arguments: ConvArguments,
-    saved: tuple[Tensor, ...],  # noqa: ARG001  (part of the contract)
-    grad_y: Tensor,
-    grad_final_state: Tensor | None,
-) -> ConvGradients:
+def backward(arguments: ConvArguments, grad_y: Tensor, grad_final_state: Tensor | None) -> ConvGradients:
     """Every gradient, from the inputs alone."""
     dtype, threads = arguments.state_dtype, torch.get_num_threads()
     x, grad_y = arguments.x.to(dtype), grad_y.to(dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genossm_kernels._cuda.launch import Launcher, launcher_for, unavailable_reason
-from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvGradients
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients
 
 _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -40,22 +40,18 @@ class ConvParameters(ctypes.Structure):
     )
 
 
-def unavailable(arguments: ConvArguments) -> str | None:
-    """None if this device and these arguments are within what the kernels do."""
-    if arguments.x.dtype not in _DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {arguments.x.dtype}"
-    if arguments.weight.shape[1] > _WIDEST:
-        return f"it takes a width up to {_WIDEST}, not {arguments.weight.shape[1]}"
-    if len(arguments.reverse) > _LARGEST_BLOCKS:
-        return f"it takes up to {_LARGEST_BLOCKS} blocks of channels in `reverse`, not {len(arguments.reverse)}"
-    return unavailable_reason(arguments.x.device)
+def unavailable(call: ConvCall) -> str | None:
+    """None if this device and such arguments are within what the kernels do."""
+    if call.dtype not in _DTYPES:
+        return f"it takes float32, bfloat16 and float16, not {call.dtype}"
+    if call.width > _WIDEST:
+        return f"it takes a width up to {_WIDEST}, not {call.width}"
+    if len(call.reverse) > _LARGEST_BLOCKS:
+        return f"it takes up to {_LARGEST_BLOCKS} blocks of channels in `reverse`, not {len(call.reverse)}"
+    return unavailable_reason(call.device)
 
 
-def forward(
-    arguments: ConvArguments,
-    *,
-    need_backward: bool,  # noqa: ARG001  (nothing is kept either way)
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def forward(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     """y and the final state; the backward pass recomputes what it needs from the inputs."""
     launcher = launcher_for(arguments.x.device)
     x, width = arguments.x, arguments.weight.shape[1]
@@ -67,15 +63,10 @@ def forward(
     module = launcher.module(_SOURCE, _macros(arguments, (x,)))
     with launcher.active() as stream:
         module.launch(stream, "convolve", -(-threads // _THREADS), _THREADS, 0, parameters)
-    return y, final_state, ()
+    return y, final_state
 
 
-def backward(
-    arguments: ConvArguments,
-    saved: tuple[Tensor, ...],  # noqa: ARG001
-    grad_y: Tensor,
-    grad_final_state: Tensor | None,
-) -> ConvGradients:
+def backward(arguments: ConvArguments, grad_y: Tensor, grad_final_state: Tensor | None) -> ConvGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
     launcher = launcher_for(arguments.x.device)
     x, weight = arguments.x, arguments.weight

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genossm_kernels.causal_conv1d.contract import ConvArguments
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall
 
 
-def unavailable(arguments: ConvArguments) -> str | None:  # noqa: ARG001  (part of the contract)
+def unavailable(call: ConvCall) -> str | None:  # noqa: ARG001  (part of the contract)
     return None
 
 

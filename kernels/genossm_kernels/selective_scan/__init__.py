@@ -19,12 +19,16 @@ from genossm_kernels.checks import (
 )
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.errors import ShapeError
+from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
+from genossm_kernels.selective_scan import reference, torch_path
 from genossm_kernels.selective_scan.autograd import run_compiled
 from genossm_kernels.selective_scan.contract import ScanArguments
+from genossm_kernels.selective_scan.operator import run_operator, traced_backend
 
 __all__ = ["selective_scan"]
 
 _NAME = "selective_scan"
+_DIFFERENTIABLE = {"reference": reference.run, "torch": torch_path.run}
 
 
 @overload
@@ -108,6 +112,8 @@ def selective_scan(
 
     Slices of larger tensors are read in place where their last dimension is contiguous. Arithmetic and states
     are float32 (float64 for float64 inputs). Every tensor argument has a gradient, and so has the final state.
+    Under autocast u, delta, B, C and z are taken in its dtype; A, D, delta_bias and the states stay float32.
+    torch.compile and torch.export see one operator, `genossm::selective_scan`.
 
     Returns:
         y `(batch, length, channels)` in the dtype of `u`, and on request the state after the last processed
@@ -120,10 +126,21 @@ def selective_scan(
 
     Source: Gu & Dao 2023, "Mamba", algorithm 2.
     """
+    narrow = autocast_dtype(u)
+    if narrow is not None:
+        u, delta, B, C = (narrowed(tensor, narrow) for tensor in (u, delta, B, C))
+        z = None if z is None else narrowed(z, narrow)
     arguments = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
-    module = choose_backend(_NAME, backend, u.device.type, arguments)
-    y, final_state = module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
+    y, final_state = _run(arguments, backend)
     return (y, final_state) if return_final_state else y
+
+
+def _run(arguments: ScanArguments, backend: str) -> tuple[Tensor, Tensor]:
+    if intercepted(arguments.u):
+        name = traced_backend(backend, *arguments.facts)
+        return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
+    module = choose_backend(_NAME, backend, arguments.call)
+    return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
 
 
 def _check(

@@ -1,4 +1,4 @@
-"""Drives back ends that bring their own backward pass."""
+"""Drives back ends that bring their own backward pass, in plain eager calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from genossm_kernels.checks import unit_stride
 from genossm_kernels.selective_scan.contract import CompiledBackend, ScanArguments, ScanGradients
 
-_DIFFERENTIABLE = tuple(field.name for field in fields(ScanGradients))
+DIFFERENTIABLE = tuple(field.name for field in fields(ScanGradients))
 
 
 class ScanFunction(torch.autograd.Function):
@@ -22,8 +22,8 @@ class ScanFunction(torch.autograd.Function):
     def forward(
         ctx: Any, backend: CompiledBackend, arguments: ScanArguments, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        y, final_state, saved = backend.forward(arguments, need_backward=True)
-        ctx.save_for_backward(*tensors, arguments.seq_idx, *saved)
+        y, final_state, kept = backend.forward(arguments, need_backward=True)
+        ctx.save_for_backward(*tensors, arguments.seq_idx, kept)
         ctx.set_materialize_grads(False)
         ctx.backend = backend
         ctx.options = (arguments.delta_softplus, arguments.reverse)
@@ -34,22 +34,37 @@ class ScanFunction(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Any, ...]:
-        grad_y, grad_final_state = grad_outputs
-        u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx, *saved = ctx.saved_tensors
+        u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx, kept = ctx.saved_tensors
         delta_softplus, reverse = ctx.options
         arguments = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
-        if grad_y is None:
-            grad_y = torch.zeros_like(u, memory_format=torch.contiguous_format)
-        if grad_final_state is not None:
-            grad_final_state = grad_final_state.contiguous()
-        gradients = ctx.backend.backward(arguments, tuple(saved), unit_stride(grad_y), grad_final_state)
-        return (None, None, *(getattr(gradients, name) for name in _DIFFERENTIABLE))
+        gradients = differentiate(ctx.backend, arguments, kept, *grad_outputs)
+        return (None, None, *(getattr(gradients, name) for name in DIFFERENTIABLE))
+
+
+def differentiate(
+    backend: CompiledBackend,
+    arguments: ScanArguments,
+    kept: Tensor,
+    grad_y: Tensor | None,
+    grad_final_state: Tensor | None,
+) -> ScanGradients:
+    """The back end's backward pass, for output gradients as autograd gives them."""
+    if grad_y is None:
+        grad_y = torch.zeros_like(arguments.u, memory_format=torch.contiguous_format)
+    if grad_final_state is not None:
+        grad_final_state = grad_final_state.contiguous()
+    return backend.backward(arguments, kept, unit_stride(grad_y), grad_final_state)
 
 
 def run_compiled(backend: CompiledBackend, arguments: ScanArguments) -> tuple[Tensor, Tensor]:
     """y and the final state, recorded for autograd only where something asks for a gradient."""
-    tensors = tuple(getattr(arguments, name) for name in _DIFFERENTIABLE)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+    tensors = tuple(getattr(arguments, name) for name in DIFFERENTIABLE)
+    if wants_gradient(tensors):
         return ScanFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
     y, final_state, _ = backend.forward(arguments, need_backward=False)
     return y, final_state
+
+
+def wants_gradient(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether autograd would record a call on these."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)

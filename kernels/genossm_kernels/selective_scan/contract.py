@@ -1,7 +1,7 @@
 """What the public function promises a back end of `selective_scan`, and what it expects back.
 
 A back end is a module of this folder. Either it writes its own backward pass (`CompiledBackend`, driven by
-`autograd.ScanFunction`) or PyTorch can differentiate it (`DifferentiableBackend`).
+`autograd.ScanFunction` and by the custom operators) or PyTorch can differentiate it (`DifferentiableBackend`).
 
 Arguments arrive checked: sizes agree, all tensors on one device, `u delta B C z` of one dtype and with unit
 stride in the last dimension (their other strides are free: they may be slices of larger projections);
@@ -12,13 +12,24 @@ stride in the last dimension (their other strides are free: they may be slices o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from genossm_kernels.checks import state_dtype
+from genossm_kernels.checks import plain_size, state_dtype
+
+
+class ScanCall(NamedTuple):
+    """What of a call decides which back ends can run it."""
+
+    device: torch.device
+    dtype: torch.dtype  # of the activations
+    d_state: int
+    reverse: tuple[bool, ...]
+    with_initial_state: bool
+    with_seq_idx: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -42,6 +53,16 @@ class ScanArguments:
     def state_dtype(self) -> torch.dtype:
         return state_dtype(self.u.dtype)
 
+    @property
+    def facts(self) -> tuple[torch.device, torch.dtype, int, tuple[bool, ...], bool, bool]:
+        """The fields of `ScanCall`; a plain tuple, which a compiler can follow."""
+        state, index = self.initial_state is not None, self.seq_idx is not None
+        return (self.u.device, self.u.dtype, plain_size(self.A.shape[1]), self.reverse, state, index)
+
+    @property
+    def call(self) -> ScanCall:
+        return ScanCall(*self.facts)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ScanGradients:
@@ -61,31 +82,38 @@ class ScanGradients:
 class CompiledBackend(Protocol):
     """A back end with a hand-written backward pass."""
 
-    def unavailable(self, arguments: ScanArguments) -> str | None:
-        """None if `forward` and `backward` can run these arguments here, else the reason; cheap."""
+    def unavailable(self, call: ScanCall) -> str | None:
+        """None if `forward` and `backward` can run such calls here, else the reason."""
+        ...
+
+    def kept_shape(self, arguments: ScanArguments) -> tuple[int, ...]:
+        """The shape of what `forward` keeps for `backward`, in the state dtype; arithmetic on sizes alone."""
         ...
 
     def forward(
         self, arguments: ScanArguments, *, need_backward: bool
-    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch channels state"], tuple[Tensor, ...]]:
-        """y (dtype of u), the final state (state dtype), and what `backward` wants kept."""
+    ) -> tuple[Float[Tensor, "batch length channels"], Float[Tensor, "batch channels state"], Tensor | None]:
+        """y (dtype of u), the final state (state dtype), and what `backward` wants kept, if it is to run.
+
+        All of them new and contiguous.
+        """
         ...
 
     def backward(
         self,
         arguments: ScanArguments,
-        saved: tuple[Tensor, ...],
+        kept: Tensor,
         grad_y: Float[Tensor, "batch length channels"],
         grad_final_state: Float[Tensor, "batch channels state"] | None,
     ) -> ScanGradients:
-        """`grad_y` has unit stride in the last dimension; `grad_final_state` is contiguous."""
+        """`grad_y` has unit stride in the last dimension; `grad_final_state` is contiguous; so are the results."""
         ...
 
 
 class DifferentiableBackend(Protocol):
     """A back end made of differentiable calls."""
 
-    def unavailable(self, arguments: ScanArguments) -> str | None: ...
+    def unavailable(self, call: ScanCall) -> str | None: ...
 
     def run(
         self, arguments: ScanArguments

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genossm_kernels._cpu.blocks import Blocks, cut
+from genossm_kernels._cpu.blocks import Blocks, cut, lanes
 from genossm_kernels._cpu.buffers import new_buffer
 from genossm_kernels._cpu.kernel import address, sum_in_order
-from genossm_kernels.selective_scan.contract import ScanArguments, ScanGradients
+from genossm_kernels.checks import plain_size
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients
 from genossm_kernels.selective_scan.cpu_backward import backward_scratch, scan_backward
 from genossm_kernels.selective_scan.cpu_blocks import ScanFields
 from genossm_kernels.selective_scan.cpu_forward import forward_scratch, scan_forward
@@ -27,13 +28,22 @@ _STEPS = 8
 _STEP_VECTORS = 32
 
 
-def unavailable(arguments: ScanArguments) -> str | None:
-    if arguments.u.device.type != "cpu":
-        return f"the tensors are on {arguments.u.device}"
+def unavailable(call: ScanCall) -> str | None:
+    if call.device.type != "cpu":
+        return f"the tensors are on {call.device}"
     return None
 
 
-def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def kept_shape(arguments: ScanArguments) -> tuple[int, ...]:
+    """A state before every chunk, its channels padded to whole vectors."""
+    batch, length, channels = arguments.u.shape
+    groups, states = arguments.B.shape[2:]
+    width = 64 // arguments.state_dtype.itemsize
+    padded = lanes(plain_size(channels), plain_size(groups), arguments.reverse, width, _VECTORS)
+    return (batch, -(-length // _CHUNK), padded, states)
+
+
+def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """y, the final state, and the state before every chunk where a backward pass will follow."""
     wide = _widened(arguments)
     batch, length, channels = wide.u.shape
@@ -48,19 +58,16 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     else:
         scratch_size = forward_scratch(width, _VECTORS, states)
     scratch = torch.empty(threads, scratch_size, dtype=dtype)
-    saved: tuple[Tensor, ...] = ()
-    if need_backward:
-        saved = (new_buffer(batch, -(-length // _CHUNK), blocks.lanes, states, dtype=dtype),)
+    shape = (batch, -(-length // _CHUNK), blocks.lanes, states)
+    kept = new_buffer(*shape, dtype=dtype) if need_backward else None
     outputs = {"y": y.data_ptr(), "final_state": final_state.data_ptr()}
-    fields = _fields(wide, blocks, scratch, saved[0] if saved else None, outputs)
+    fields = _fields(wide, blocks, scratch, kept, outputs)
     kernel = scan_steps if in_steps else scan_forward
     kernel(dtype, fields, tasks=fields.tasks, work=_work(wide), threads=threads)
-    return y.to(arguments.u.dtype), final_state, saved
+    return y.to(arguments.u.dtype), final_state, kept
 
 
-def backward(
-    arguments: ScanArguments, saved: tuple[Tensor, ...], grad_y: Tensor, grad_final_state: Tensor | None
-) -> ScanGradients:
+def backward(arguments: ScanArguments, kept: Tensor, grad_y: Tensor, grad_final_state: Tensor | None) -> ScanGradients:
     """Every gradient, from the states that `forward` kept."""
     wide = _widened(arguments)
     grad_y = grad_y.to(wide.u.dtype)
@@ -93,7 +100,7 @@ def backward(
         "grad_initial_state": grad_initial_state.data_ptr(),
         "parts_stride": B_parts[0].numel(),
     }
-    fields = _fields(wide, blocks, scratch, saved[0], outputs)
+    fields = _fields(wide, blocks, scratch, kept, outputs)
     scan_backward(dtype, fields, tasks=fields.tasks, work=3 * _work(wide), threads=threads)
     narrow = arguments.u.dtype
     return ScanGradients(

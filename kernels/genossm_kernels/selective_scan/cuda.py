@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from genossm_kernels._cuda.launch import Launcher, launcher_for, unavailable_reason
-from genossm_kernels.selective_scan.contract import ScanArguments, ScanGradients
+from genossm_kernels.checks import plain_size
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients
 from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
 from genossm_kernels.selective_scan.cuda_plan import CHECKPOINT, DTYPES, SCRATCH_FLOATS, Plan, Shape, plan_for
 
@@ -16,32 +17,36 @@ _LARGEST_STATE = 64
 _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
 
 
-def unavailable(arguments: ScanArguments) -> str | None:
-    """None if this device and these arguments are within what the kernels do."""
-    if arguments.u.dtype not in DTYPES:
-        return f"it takes float32, bfloat16 and float16, not {arguments.u.dtype}"
-    if arguments.A.shape[1] > _LARGEST_STATE:
-        return f"it takes d_state up to {_LARGEST_STATE}, not {arguments.A.shape[1]}"
-    if len(arguments.reverse) > _LARGEST_BLOCKS:
-        return f"it takes up to {_LARGEST_BLOCKS} blocks of channels in `reverse`, not {len(arguments.reverse)}"
-    return unavailable_reason(arguments.u.device)
+def unavailable(call: ScanCall) -> str | None:
+    """None if this device and such arguments are within what the kernels do."""
+    if call.dtype not in DTYPES:
+        return f"it takes float32, bfloat16 and float16, not {call.dtype}"
+    if call.d_state > _LARGEST_STATE:
+        return f"it takes d_state up to {_LARGEST_STATE}, not {call.d_state}"
+    if len(call.reverse) > _LARGEST_BLOCKS:
+        return f"it takes up to {_LARGEST_BLOCKS} blocks of channels in `reverse`, not {len(call.reverse)}"
+    return unavailable_reason(call.device)
 
 
-def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def kept_shape(arguments: ScanArguments) -> tuple[int, ...]:
+    """A state before every CHECKPOINT-th step."""
+    batch, length, channels = arguments.u.shape
+    return (batch, -(-length // CHECKPOINT), channels, _padded(plain_size(arguments.A.shape[1])))
+
+
+def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """y, the final state, and for the backward pass the state entering every CHECKPOINT-th step."""
     launcher, u = launcher_for(arguments.u.device), arguments.u
     plan = _plan(arguments, launcher, (u, arguments.delta, arguments.z))
-    batch, length, channels = u.shape
+    batch, _, channels = u.shape
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
     final_state = torch.empty(batch, channels, arguments.A.shape[1], dtype=torch.float32, device=u.device)
     p = _parameters(arguments, plan)
     p.y, p.y_batch, p.y_row = y.data_ptr(), y.stride(0), y.stride(1)
     p.final_state = final_state.data_ptr()
-    saved: tuple[Tensor, ...] = ()
-    if need_backward:
-        shape = (batch, -(-length // CHECKPOINT), channels, plan.padded_state)
-        saved = (torch.empty(shape, dtype=torch.float32, device=u.device),)
-        p.checkpoints = saved[0].data_ptr()
+    kept = torch.empty(kept_shape(arguments), dtype=torch.float32, device=u.device) if need_backward else None
+    if kept is not None:
+        p.checkpoints = kept.data_ptr()
     work = _point_to_work(p, _segment_work(u, plan), u.device)
 
     module, threads = plan.forward_module(launcher), 32 * plan.warps
@@ -53,19 +58,17 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
         blocks = -(-batch * plan.segments * plan.tiles // plan.warps)
         module.launch(stream, "outputs", blocks, threads, plan.output_bytes, p)
     del work  # until here no one else may get its memory
-    return y, final_state, saved
+    return y, final_state, kept
 
 
-def backward(
-    arguments: ScanArguments, saved: tuple[Tensor, ...], grad_y: Tensor, grad_final_state: Tensor | None
-) -> ScanGradients:
+def backward(arguments: ScanArguments, kept: Tensor, grad_y: Tensor, grad_final_state: Tensor | None) -> ScanGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
     launcher, u = launcher_for(arguments.u.device), arguments.u
     plan = _plan(arguments, launcher, (u, arguments.delta, arguments.z, grad_y))
     batch, length, channels = u.shape
     module = plan.backward_module(launcher)
     p = _parameters(arguments, plan)
-    p.checkpoints = saved[0].data_ptr()
+    p.checkpoints = kept.data_ptr()
     p.grad_y, p.grad_y_batch, p.grad_y_row = grad_y.data_ptr(), *grad_y.stride()[:2]
     if grad_final_state is not None:
         p.grad_final_state = grad_final_state.data_ptr()
@@ -144,6 +147,11 @@ def _parameters(arguments: ScanArguments, plan: Plan) -> ScanParameters:
     p.runs, p.tiles_per_run, p.parts_per_run = plan.runs, plan.tiles_per_run, plan.parts_per_run
     p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, CHECKPOINT
     return p
+
+
+def _padded(states: int) -> int:
+    """As the kernels hold them: 4, 8, 16, 32 or 64."""
+    return max(4, 1 << (states - 1).bit_length())
 
 
 def _segment_work(u: Tensor, plan: Plan) -> dict[str, int]:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genossm_kernels.selective_scan.contract import ScanArguments
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall
 
 
-def unavailable(arguments: ScanArguments) -> str | None:  # noqa: ARG001  (part of the contract)
+def unavailable(call: ScanCall) -> str | None:  # noqa: ARG001  (part of the contract)
     return None
 
 

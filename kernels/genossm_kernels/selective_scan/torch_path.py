@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from genossm_kernels.selective_scan.contract import ScanArguments
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall
 
 _UNSEGMENTED_LENGTH = 64
 _STEPS_KEPT = 32
 
 
-def unavailable(arguments: ScanArguments) -> str | None:  # noqa: ARG001  (part of the contract)
+def unavailable(call: ScanCall) -> str | None:  # noqa: ARG001  (part of the contract)
     return None
 
 
