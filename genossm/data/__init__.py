@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from genossm.data.batch import CausalCollator as CausalCollator
     from genossm.data.datamodule import GenomeDataModule as GenomeDataModule
     from genossm.data.dataset import WindowDataset as WindowDataset
+    from genossm.data.masking import MaskedCollator as MaskedCollator
+    from genossm.data.masking import Masking as Masking
     from genossm.data.regions import Splits as Splits
     from genossm.data.regions import parse_regions as parse_regions
     from genossm.data.windows import RandomWindows as RandomWindows
@@ -22,6 +24,8 @@ _HOME = {
     "Batch": "batch",
     "CausalCollator": "batch",
     "GenomeDataModule": "datamodule",
+    "MaskedCollator": "masking",
+    "Masking": "masking",
     "RandomWindows": "windows",
     "Splits": "regions",
     "TiledWindows": "windows",
@@ -33,6 +37,8 @@ __all__ = [
     "Batch",
     "CausalCollator",
     "GenomeDataModule",
+    "MaskedCollator",
+    "Masking",
     "RandomWindows",
     "Splits",
     "TiledWindows",

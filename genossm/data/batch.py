@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genossm.data.dataset import WindowItem
@@ -39,19 +40,24 @@ class Batch:
         return replace(self, input_ids=self.input_ids.pin_memory(), targets=self.targets.pin_memory())
 
 
+def base_targets(tokenizer: NucleotideTokenizer) -> NDArray[np.int64]:
+    """(256,) the target of every token id: 0..3 for A, C, G, T, IGNORE for all others."""
+    target_of = np.full(256, IGNORE, np.int64)
+    target_of[list(tokenizer.base_ids)] = range(4)
+    return target_of
+
+
 class CausalCollator:
     """Input [BOS] x_1 ... x_{L-1}, target x_1 ... x_L; letters other than A, C, G, T are inputs, never targets."""
 
     def __init__(self, tokenizer: NucleotideTokenizer) -> None:
-        target_of = np.full(256, IGNORE, np.int64)
-        target_of[list(tokenizer.base_ids)] = range(4)
-        self._target_of = target_of
+        self._targets = base_targets(tokenizer)
 
     def __call__(self, items: Sequence[WindowItem]) -> Batch:
         """Stack windows of one length, each with [BOS] in front. Raises: ValueError if lengths differ."""
         ids = np.stack([item.ids for item in items])
         return Batch(
             torch.from_numpy(np.ascontiguousarray(ids[:, :-1])),
-            torch.from_numpy(self._target_of[ids[:, 1:]]),
+            torch.from_numpy(self._targets[ids[:, 1:]]),
             tuple(item.interval for item in items),
         )

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 from genossm.data.batch import CausalCollator
 from genossm.data.dataset import WindowDataset, WindowItem
 from genossm.data.lightning import require_lightning
+from genossm.data.masking import MaskedCollator, Masking, as_judged
 from genossm.data.windows import WindowPlan
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from genossm.sequence.tokenizer import NucleotideTokenizer
 else:
     LightningDataModule = require_lightning().LightningDataModule
+
+
+Collator = CausalCollator | MaskedCollator
 
 
 class SampleNumbers(Sampler[list[int]]):
@@ -47,6 +51,8 @@ class GenomeDataModule(LightningDataModule):
     """Training windows without end, and the validation windows once.
 
     batch, validation_batch: windows a step over all devices. workers: loader processes, 0 for none.
+    masking, seed: what masked models have to predict, and what it is drawn from; None for causal models. Validation
+        hides the same places every time, whatever the seed, all of them behind [MASK].
     A fit that resumes from a checkpoint of step s starts with the samples of step s.
     """
 
@@ -60,11 +66,14 @@ class GenomeDataModule(LightningDataModule):
         batch: int,
         validation_batch: int,
         workers: int = 0,
+        masking: Masking | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.train_data = WindowDataset(genome, train, tokenizer)
         self.validation_data = WindowDataset(genome, validation, tokenizer)
-        self.collate = CausalCollator(tokenizer)
+        self.collate = _collator(tokenizer, masking, seed)
+        self.collate_validation = _collator(tokenizer, masking and as_judged(masking), 0)
         self.batch, self.validation_batch, self.workers = batch, validation_batch, workers
 
     def train_dataloader(self) -> DataLoader[WindowItem]:
@@ -72,24 +81,30 @@ class GenomeDataModule(LightningDataModule):
         if self.trainer is not None:
             step, rank, ranks = self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
         numbers = SampleNumbers(self.batch, first_step=step, rank=rank, ranks=ranks)
-        return self._loader(self.train_data, numbers)
+        return self._loader(self.train_data, numbers, self.collate)
 
     def val_dataloader(self) -> DataLoader[WindowItem]:
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         share = max(1, self.validation_batch // ranks)
         mine = range(rank, len(self.validation_data), ranks)
         numbers = [list(mine[i : i + share]) for i in range(0, len(mine), share)]
-        return self._loader(self.validation_data, numbers)
+        return self._loader(self.validation_data, numbers, self.collate_validation)
 
-    def _loader(self, data: WindowDataset, numbers: SampleNumbers | list[list[int]]) -> DataLoader[WindowItem]:
+    def _loader(
+        self, data: WindowDataset, numbers: SampleNumbers | list[list[int]], collate: Collator
+    ) -> DataLoader[WindowItem]:
         pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(
             data,
             batch_sampler=numbers,
-            collate_fn=self.collate,
+            collate_fn=collate,
             num_workers=self.workers,
             # Compiled kernels hold thread pools, which a forked child would inherit broken.
             multiprocessing_context="spawn" if self.workers else None,
             persistent_workers=self.workers > 0,
             pin_memory=pin,
         )
+
+
+def _collator(tokenizer: NucleotideTokenizer, masking: Masking | None, seed: int) -> Collator:
+    return CausalCollator(tokenizer) if masking is None else MaskedCollator(tokenizer, masking, seed)

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class WindowItem:
-    """ids: [BOS] and one token a base, in reading direction of `interval` (reverse complement on "-")."""
+    """ids: [BOS] and one token a base, in reading direction of `interval` (reverse complement on "-").
+
+    sample: the number that the window was asked for by, from which everything random about it follows.
+    """
 
     ids: NDArray[np.uint8]
     interval: Interval
+    sample: int
 
 
 class WindowDataset(Dataset[WindowItem]):
@@ -42,4 +46,4 @@ class WindowDataset(Dataset[WindowItem]):
         ids = np.empty(len(interval) + 1, np.uint8)
         ids[0] = self.tokenizer.bos_id
         self.genome.encode(interval, self.tokenizer, out=ids[1:])
-        return WindowItem(ids, interval)
+        return WindowItem(ids, interval, index)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from genossm.core.errors import ConfigError
 from genossm.core.strict import from_mapping, load_yaml, to_mapping
+from genossm.data.masking import Masking
 from genossm.models.presets import preset
 from genossm.nn.config import StackConfig
 
@@ -155,7 +156,11 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything about a run. `model` holds the keys of StackConfig, and may name a `preset` that they change."""
+    """Everything about a run. `model` holds the keys of StackConfig, and may name a `preset` that they change.
+
+    masking: for models whose objective is "masked", which hide 15 % of the bases unless told otherwise; causal models
+    have none.
+    """
 
     genome: GenomeConfig
     splits: SplitsConfig
@@ -165,18 +170,30 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    masking: Masking | None = None
 
     def __post_init__(self) -> None:
-        objective = self.stack_config().objective
-        if objective != "causal":
-            raise ConfigError(
-                f"model.objective is {objective!r}; this version trains 'causal' models. Leave model.direction and "
-                "model.objective out."
-            )
+        self._settle_masking()
         if self.data.batch % self.run.devices:
             raise ConfigError(f"data.batch is {self.data.batch}, which {self.run.devices} devices cannot share evenly.")
         if self.schedule.kind == "cosine" and self.total_steps is None:
             raise ConfigError("A cosine schedule needs an end: give run.max_steps or run.max_tokens.")
+
+    def _settle_masking(self) -> None:
+        objective = self.stack_config().objective
+        if objective == "causal" and self.masking is not None:
+            raise ConfigError(
+                "masking is given, but model.objective is 'causal': such a model predicts the next base, and none is "
+                "hidden. Leave masking out, or set model.direction to bidirectional and model.objective to masked."
+            )
+        if objective == "masked" and self.masking is None:
+            # Written into config.yaml and checkpoints, as every other default is.
+            object.__setattr__(self, "masking", Masking())
+
+    @property
+    def unit(self) -> str:
+        """What the figures of this run count; those of a masked model are no match for those of a causal one."""
+        return "bits per base" if self.masking is None else "masked bits per base"
 
     @property
     def tokens_per_step(self) -> int:

@@ -62,6 +62,8 @@ def fit(
         batch=config.data.batch,
         validation_batch=config.data.validation_batch or config.data.batch,
         workers=config.data.workers,
+        masking=config.masking,
+        seed=config.run.seed,
     )
     module = LanguageModelTraining(
         model,
@@ -72,7 +74,7 @@ def fit(
     )
     log = MetricsLog(metrics, tokens_per_step=config.tokens_per_step, every=config.run.log_every)
     kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)
-    lines = ProgressLines(config.total_steps, tokens_per_step=config.tokens_per_step)
+    lines = ProgressLines(config.total_steps, tokens_per_step=config.tokens_per_step, unit=config.unit)
     with _quiet_lightning():
         trainer = build_trainer(config, [log, kept, lines])
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)

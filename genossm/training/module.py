@@ -1,4 +1,4 @@
-"""The training step: next-base cross-entropy, checked numbers, clipped gradients."""
+"""The training step: cross-entropy over A, C, G, T, checked numbers, clipped gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from genossm.data.batch import IGNORE, Batch
 from genossm.data.lightning import require_lightning
-from genossm.inference import require_causal
 from genossm.training.config import OptimizerConfig, ScheduleConfig
 from genossm.training.numerics import non_finite_message
 from genossm.training.optim import build_optimizer, schedule_factor
@@ -27,7 +26,7 @@ else:
     from genossm.core.errors import NumericsError
 
 
-def next_base_nats(
+def target_nats(
     logits: Float[Tensor, "batch length vocab"], targets: Int[Tensor, "batch length"], base_ids: tuple[int, ...]
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Sum of −ln p over the target bases, p the softmax over the A, C, G, T logits, and the number of targets."""
@@ -46,12 +45,12 @@ def bits(nats: float) -> float:
 
 
 class LanguageModelTraining(LightningModule):
-    """Trains `model` to predict the next base.
+    """Trains `model` to predict a batch's target bases: the next ones, or those that are masked.
 
+    model: of the objective that the batches are made for; a model that reads both ways sees the next base.
     total_steps: where the schedule ends.   gradient_clip: largest norm of all gradients together, None for none.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
     validation.
-    Raises: MethodError for a model that is not causal: it would see what it is to predict.
     Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
     """
 
@@ -65,7 +64,6 @@ class LanguageModelTraining(LightningModule):
         gradient_clip: float | None = 1.0,
     ) -> None:
         super().__init__()
-        require_causal(model)
         self.model = model
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.total_steps, self.gradient_clip = total_steps, gradient_clip
@@ -77,7 +75,7 @@ class LanguageModelTraining(LightningModule):
     def nats(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         """Sum of −ln p over a batch's target bases, and their number."""
         logits = self.model(batch.input_ids).logits
-        return next_base_nats(logits, batch.targets, self.model.tokenizer.base_ids)
+        return target_nats(logits, batch.targets, self.model.tokenizer.base_ids)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         self._batch = batch

@@ -18,10 +18,12 @@ else:
 
 
 class ProgressLines(Callback):
-    """total_steps: None if only time ends the run.   console: stderr unless given."""
+    """total_steps: None if only time ends the run.   unit: what the bits are of.   console: stderr unless given."""
 
-    def __init__(self, total_steps: int | None, *, tokens_per_step: int, console: Console | None = None) -> None:
-        self.total_steps, self.tokens_per_step = total_steps, tokens_per_step
+    def __init__(
+        self, total_steps: int | None, *, tokens_per_step: int, unit: str, console: Console | None = None
+    ) -> None:
+        self.total_steps, self.tokens_per_step, self.unit = total_steps, tokens_per_step, unit
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
 
@@ -32,7 +34,7 @@ class ProgressLines(Callback):
             TextColumn("training"),
             BarColumn(),
             TextColumn("{task.completed}/{task.total} steps"),
-            TextColumn("{task.fields[bits]:.4f} bits per base"),
+            TextColumn(f"{{task.fields[bits]:.4f}} {self.unit}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self.console,
@@ -58,7 +60,7 @@ class ProgressLines(Callback):
             tokens = trainer.global_step * self.tokens_per_step
             self.console.print(
                 f"step {trainer.global_step}{of}, {tokens:,} bases: "
-                f"{as_training(pl_module).validation_bits:.4f} bits per base on validation"
+                f"{as_training(pl_module).validation_bits:.4f} {self.unit} on validation"
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -145,7 +145,7 @@ def _prepare_directory(directory: Path, config: TrainConfig, *, keep: bool) -> N
 def _export(config: TrainConfig, genome: Genome, best: Path, result: TrainResult) -> None:
     """Write the best model as the run's result, with what made it."""
     figures = {
-        "bits per base on validation": round(result.validation_bits, 4),
+        f"{config.unit} on validation": round(result.validation_bits, 4),
         "training steps": result.steps,
         "bases read in training": result.tokens,
     }

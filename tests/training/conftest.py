@@ -41,6 +41,13 @@ def mapping(toy_fasta: Path, tmp_path: Path) -> Overrides:
 
 
 @pytest.fixture
+def masked(mapping: Overrides) -> Overrides:
+    """The same run for a model that reads both ways and both strands."""
+    model = {"direction": "bidirectional", "objective": "masked", "reverse_complement": "equivariant"}
+    return {**mapping, "model": {**mapping["model"], **model}}
+
+
+@pytest.fixture
 def make_config(mapping: Overrides) -> Callable[..., TrainConfig]:
     """Build the configuration with `section__key=value` changes."""
 

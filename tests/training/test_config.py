@@ -12,6 +12,7 @@ import yaml
 
 from genossm.core.errors import ConfigError, InputFileError
 from genossm.core.strict import from_mapping
+from genossm.data.masking import Masking
 from genossm.training.config import TrainConfig, differences, load_train_config
 
 Make = Callable[..., TrainConfig]
@@ -36,7 +37,19 @@ def test_a_file_reads_back_from_its_own_mapping(run_file: Path) -> None:
         ("optimizer.learning_rat=0.1", "optimizer.learning_rat is not a key of OptimizerConfig. Did you mean 'learnin"),
         ("runn.seed=1", "runn is not a key of TrainConfig. Did you mean 'run'?"),
         ("model.d_modle=8", "model.d_modle is not a key of StackConfig. Did you mean 'd_model'?"),
-        ("model={d_model: 8, n_layer: 1, direction: bidirectional, objective: masked}", "model.objective is 'masked'"),
+        (
+            "model={d_model: 8, n_layer: 1, direction: bidirectional}",
+            "model: objective is 'causal' and direction 'bidir",
+        ),
+        (
+            "model.objective=masked",
+            "model: objective is 'masked' and direction 'causal'; wanted the objective 'causal'",
+        ),
+        ("model.reverse_complement=equivariant", "model: reverse_complement is 'equivariant' and direction 'causal'"),
+        ("masking={fraction: 0.15}", "masking is given, but model.objective is 'causal'"),
+        ("masking={fraction: 1.5}", "masking: fraction is 1.5; wanted a share"),
+        ("masking={mask: 0.9, substitute: 0.2}", "masking: mask is 0.9 and substitute 0.2"),
+        ("masking={fractoin: 0.2}", "masking.fractoin is not a key of Masking. Did you mean 'fraction'?"),
         ("model.preset=smal", "There is no preset 'smal'. Did you mean 'small'?"),
         ("optimizer.learning_rate=1e-3", "YAML reads 1e-3 as text"),
         ("optimizer.learning_rate=-1.0", "learning_rate is -1.0"),
@@ -78,6 +91,20 @@ def test_a_cosine_needs_an_end_and_a_constant_rate_does_not(make_config: Make) -
 def test_tokens_become_whole_steps(make_config: Make) -> None:
     config = make_config(run__max_steps=None, run__max_tokens=4 * 32 * 10 + 1)
     assert config.total_steps == 11
+
+
+def test_a_masked_model_hides_fifteen_percent_unless_told_otherwise(masked: dict[str, Any]) -> None:
+    config = from_mapping(TrainConfig, masked)
+    assert config.masking == Masking(0.15, mask=0.8, substitute=0.1)
+    # What is written beside the model says so, and reads back.
+    assert config.as_mapping()["masking"] == {"fraction": 0.15, "mask": 0.8, "substitute": 0.1}
+    assert from_mapping(TrainConfig, config.as_mapping()) == config
+    assert from_mapping(TrainConfig, {**masked, "masking": {"fraction": 0.3}}).masking == Masking(0.3)
+
+
+def test_the_unit_of_a_run_is_that_of_its_objective(make_config: Make, masked: dict[str, Any]) -> None:
+    assert make_config().unit == "bits per base"
+    assert from_mapping(TrainConfig, masked).unit == "masked bits per base"
 
 
 def test_a_contig_named_by_a_number_is_a_region(make_config: Make) -> None:

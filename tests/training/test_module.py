@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from genossm.core.errors import MethodError, NumericsError
+from genossm.core.errors import NumericsError
 from genossm.data.batch import IGNORE, Batch, CausalCollator
 from genossm.data.dataset import WindowItem
 from genossm.models import SequenceModel, StackConfig
 from genossm.sequence import NucleotideTokenizer
 from genossm.sequence.interval import Interval
 from genossm.training.config import OptimizerConfig, ScheduleConfig
-from genossm.training.module import LanguageModelTraining, next_base_nats
+from genossm.training.module import LanguageModelTraining, target_nats
 
 TOKENIZER = NucleotideTokenizer(special_tokens="bos")
 
@@ -28,7 +28,7 @@ def make_module(gradient_clip: float | None = 1.0) -> LanguageModelTraining:
 
 
 def make_batch(letters: str = "ACGTNACGTA") -> Batch:
-    item = WindowItem(TOKENIZER.encode(letters, add_special_tokens=True), Interval("x", 0, len(letters)))
+    item = WindowItem(TOKENIZER.encode(letters, add_special_tokens=True), Interval("x", 0, len(letters)), 0)
     return CausalCollator(TOKENIZER)([item])
 
 
@@ -43,7 +43,7 @@ def test_the_loss_is_the_softmax_over_the_four_bases_alone() -> None:
                 expected += float(torch.logsumexp(four, 0) - four[targets[row, place]])
     for base_ids in ((7, 8, 9, 10), (10, 8, 9, 7)):
         chosen = targets if base_ids[0] == 7 else torch.where(targets == 0, 3, torch.where(targets == 3, 0, targets))
-        nats, count = next_base_nats(logits, chosen, base_ids)
+        nats, count = target_nats(logits, chosen, base_ids)
         assert float(nats) == pytest.approx(expected, rel=1e-6)
         assert int(count) == 4
 
@@ -123,9 +123,3 @@ def test_a_long_batch_names_its_first_windows_and_counts_the_rest() -> None:
         module.model.backbone.embedding.weight.fill_(math.inf)
     with pytest.raises(NumericsError, match=r"x:1-10, x:11-20, x:21-30, x:31-40 and 2 more"):
         step(module, rows)
-
-
-def test_a_model_that_reads_both_ways_is_refused() -> None:
-    config = StackConfig(d_model=8, n_layer=1, d_state=4, direction="bidirectional", objective="masked")
-    with pytest.raises(MethodError, match="needs a causal model"):
-        LanguageModelTraining(SequenceModel(config), OptimizerConfig(), ScheduleConfig(), total_steps=1)
