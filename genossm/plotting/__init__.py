@@ -2,15 +2,20 @@
 
 from genossm.plotting.bases import bits_along_region, bits_comparison
 from genossm.plotting.figures import to_png, to_svg
+from genossm.plotting.logo import information_content, sequence_logo
+from genossm.plotting.saturation import saturation_map
 from genossm.plotting.training import learning_curve
 from genossm.plotting.variants import roc_curves, scores_by_frequency
 
 __all__ = [
     "bits_along_region",
     "bits_comparison",
+    "information_content",
     "learning_curve",
     "roc_curves",
+    "saturation_map",
     "scores_by_frequency",
+    "sequence_logo",
     "to_png",
     "to_svg",
 ]
