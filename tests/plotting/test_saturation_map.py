@@ -41,8 +41,8 @@ def test_cells_hold_the_scores_and_nothing_is_the_middle_colour() -> None:
     np.testing.assert_array_equal(image.get_array(), scores_for(LETTERS).T)
     worst = scores_for(LETTERS).min()
     assert image.get_clim() == (worst, -worst)
-    red, green, blue, _ = colours(figure)[0, 0]
-    assert red == green == blue > 0.95
+    middle = colours(figure)[0, 0, :3]
+    assert middle.min() > 0.95
     row, column = np.unravel_index(scores_for(LETTERS).argmin(), (10, 4))
     red, _, blue, _ = colours(figure)[column, row]
     assert red > blue + 0.2
