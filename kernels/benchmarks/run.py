@@ -14,13 +14,15 @@ import datetime
 import importlib.metadata
 import json
 import math
-import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from network_rows import network_rows
+from timing import Tensors, compare, summary, training_step, without_gradient
 
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.selective_scan import selective_scan
@@ -30,8 +32,8 @@ WIDTHS, LENGTHS = (128, 256, 512, 1024, 2048), (2_048, 16_384, 65_536, 262_144, 
 SPECIAL_UNIT_PER_CLOCK = 16  # exponentials a clock a multiprocessor, compute capability 9.0
 COPY_BYTES_PER_SECOND = 3.02e12
 CLOCK = 1.98e9
-PACKAGES = ("torch", "cuda-core", "nvidia-cuda-nvrtc", "mamba-ssm")
-Tensors = dict[str, torch.Tensor]
+PACKAGES = ("torch", "cuda-core", "nvidia-cuda-nvrtc", "mamba-ssm", "causal-conv1d")
+PARTS = ("scan", "convolution", "networks")
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file that rows are added to; results/h100.jsonl or results/cpu.jsonl")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 2_048, 16_384, 65_536], help="CPU only")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="GPU only")
     parser.add_argument("--seconds", type=float, default=240.0, help="start no new measurement after this long")
     options = parser.parse_args()
     results = Path(__file__).parent / "results"
@@ -59,7 +62,7 @@ def main() -> None:
     }
     started = datetime.datetime.now()
     with (options.out or results / "h100.jsonl").open("a") as out:
-        for row in measurements(options.repeats):
+        for row in measurements(options.parts, options.repeats):
             out.write(json.dumps(stamp | row) + "\n")
             out.flush()
             print(summary(row), flush=True)
@@ -128,12 +131,17 @@ def inputs(length: int, channels: int, steps: str, groups: int = 1) -> Tensors:
     }
 
 
-def measurements(repeats: int) -> Iterator[dict[str, Any]]:
-    for length in reversed(LENGTHS):
-        for channels in WIDTHS:
-            for steps in ("trained", "large") if length == LENGTHS[-1] and channels in (256, 512) else ("trained",):
-                yield from scan_rows(length, channels, steps, repeats)
-    yield convolution_row(LENGTHS[-1], 512, repeats)
+def measurements(parts: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]:
+    if "networks" in parts:
+        yield from network_rows(min(repeats, 5))
+    if "scan" in parts:
+        for length in reversed(LENGTHS):
+            for channels in WIDTHS:
+                for steps in ("trained", "large") if length == LENGTHS[-1] and channels in (256, 512) else ("trained",):
+                    yield from scan_rows(length, channels, steps, repeats)
+    if "convolution" in parts:
+        for length, width in ((LENGTHS[-1], 4), (LENGTHS[1], 4), (LENGTHS[-1], 24)):
+            yield from convolution_rows(length, 512, width, repeats)
 
 
 def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[dict[str, Any]]:
@@ -180,22 +188,6 @@ def flipping(call: Callable[..., torch.Tensor], other: Tensors) -> tuple[torch.T
     return call(**other, delta_softplus=True), call(**flipped, delta_softplus=True).flip(-1)
 
 
-def without_gradient(call: Callable[[], Any]) -> Callable[[], None]:
-    def run() -> None:
-        with torch.no_grad():
-            call()
-
-    return run
-
-
-def training_step(call: Callable[..., torch.Tensor], tensors: Tensors, grad_y: torch.Tensor) -> Callable[[], None]:
-    def run() -> None:
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
-        call(**leaves).backward(grad_y)
-
-    return run
-
-
 def floor_ms(length: int, channels: int) -> float:
     """The larger of moving u, delta, z, y once and of evaluating every decay once on the special function unit."""
     rate = SPECIAL_UNIT_PER_CLOCK * torch.cuda.get_device_properties(0).multi_processor_count * CLOCK
@@ -203,52 +195,34 @@ def floor_ms(length: int, channels: int) -> float:
     return 1e3 * max(cells * STATES / rate, (cells * 8 + length * STATES * 4) / COPY_BYTES_PER_SECOND)
 
 
-def compare(
-    row: dict[str, Any], ours: Callable[[], None], mamba: Callable[[], None] | None, repeats: int
-) -> dict[str, Any]:
-    row["ours"] = measure(ours, repeats)
-    if mamba is not None:
-        row["mamba_ssm"] = measure(mamba, repeats)
-        row["ratio"] = row["mamba_ssm"]["median_ms"] / row["ours"]["median_ms"]
-    return row
+def convolution_rows(length: int, channels: int, width: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """The causal-conv1d package takes both layouts and up to 4 taps; it is given ours, which is its faster one."""
+    tensors = {
+        "x": torch.randn((1, length, channels), device="cuda", dtype=torch.bfloat16),
+        "weight": torch.randn((channels, width), device="cuda"),
+        "bias": torch.randn(channels, device="cuda"),
+    }
+    row = {"operator": "causal_conv1d", "length": length, "channels": channels, "width": width}
+    moved = 2 * tensors["x"].numel() / COPY_BYTES_PER_SECOND * 1e3
+    peer = their_convolution() if width <= 4 else None
+    for what, prepare, floor in (
+        ("forward", lambda call: without_gradient(lambda: call(**tensors)), 2 * moved),
+        ("forward+backward", lambda call: training_step(call, tensors, torch.randn_like(tensors["x"])), 5 * moved),
+    ):
+        ours = prepare(partial(causal_conv1d, backend="cuda"))
+        yield compare(row | {"what": what, "floor_ms": floor}, ours, None if peer is None else prepare(peer), repeats)
 
 
-def measure(call: Callable[[], None], repeats: int) -> dict[str, float]:
-    torch.cuda.empty_cache()
-    for _ in range(2):
-        call()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    times = []
-    for _ in range(repeats):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    extra = (torch.cuda.max_memory_allocated() - before) / 2**20
-    return {"median_ms": statistics.median(times), "least_ms": min(times), "most_ms": max(times), "extra_mib": extra}
+def their_convolution() -> Callable[..., torch.Tensor] | None:
+    try:
+        from causal_conv1d import causal_conv1d_fn  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
 
+    def call(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return causal_conv1d_fn(x.transpose(1, 2), weight, bias, activation="silu").transpose(1, 2)
 
-def convolution_row(length: int, channels: int, repeats: int) -> dict[str, Any]:
-    x = torch.randn((1, length, channels), device="cuda", dtype=torch.bfloat16)
-    weight, bias = torch.randn((channels, 4), device="cuda"), torch.randn(channels, device="cuda")
-    row = {"operator": "causal_conv1d", "length": length, "channels": channels, "width": 4, "what": "forward+backward"}
-    row["forward"] = measure(without_gradient(lambda: causal_conv1d(x, weight, bias, backend="cuda")), repeats)
-    tensors = {"x": x, "weight": weight, "bias": bias}
-    step = training_step(lambda **t: causal_conv1d(**t, backend="cuda"), tensors, torch.randn_like(x))
-    return compare(row | {"floor_ms": 1e3 * 5 * 2 * x.numel() / COPY_BYTES_PER_SECOND}, step, None, repeats)
-
-
-def summary(row: dict[str, Any]) -> str:
-    text = f"{row['operator']} {row['what']:24} {row['channels']:5} x {row['length']:8} {row.get('steps', ''):8}"
-    text += f" ours {row['ours']['median_ms']:8.3f} ms {row['ours']['extra_mib']:7.0f} MiB"
-    if "ratio" in row:
-        other = row["mamba_ssm"]
-        text += f"  mamba-ssm {other['median_ms']:8.3f} ms {other['extra_mib']:7.0f} MiB {row['ratio']:6.2f}x"
-    return text
+    return call
 
 
 if __name__ == "__main__":
