@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +15,27 @@ from genossm.core.atomic import refuse_overwrite
 from genossm.core.errors import ConfigError
 from genossm.core.provenance import Provenance
 from genossm.data.regions import Splits
+from genossm.evaluation.bases_methods import Hiding, Methods, causal_methods, masked_methods
 from genossm.evaluation.bases_report import BasesReport, Difference, MethodBits, write_report
 from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
 from genossm.evaluation.leaks import refuse_learnt_regions
-from genossm.evaluation.likelihood import base_log_probabilities
-from genossm.evaluation.markov import UNKNOWN, MarkovModel, base_codes
-from genossm.evaluation.markov_fit import fit_markov_models
-from genossm.sequence.interval import Interval
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
     from genossm.models import SequenceModel
 
-MODEL_NAME = "model"
 BLOCK = 10_000
+# What each objective is set against unless the caller says otherwise.
+DEFAULT_ORDERS = {"causal": (0, 3, 8, 11), "masked": (0, 4, 8, 12)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Blocks:
+    """Blocks of the judged regions: where they start, bits of each method (blocks, methods), bases scored."""
+
+    places: tuple[tuple[str, int], ...]
+    sums: NDArray[np.float64]
+    counts: NDArray[np.int64]
 
 
 def evaluate_bases(
@@ -35,48 +43,33 @@ def evaluate_bases(
     genome: Genome,
     splits: Splits,
     *,
-    orders: Sequence[int],
+    orders: Sequence[int] | None = None,
     context: int | None,
+    mask_fraction: float | None = None,
     block: int = BLOCK,
     replicates: int = 2000,
     seed: int = 0,
 ) -> BasesReport:
     """Measure `model` on the test regions beside Markov models counted on train and tuned on validation.
 
-    orders: of the Markov models.   context: bases a window, None for one pass; see `base_log_probabilities`.
+    The model's objective decides what is measured. Causal: bits per base, each predicted from those before it, beside
+    one-sided Markov models. Masked: bits per hidden base, predicted from those around it, beside two-sided ones.
+    orders: of the Markov models; None is DEFAULT_ORDERS.   context: bases a window, None for one pass; see
+    `base_log_probabilities` and `hidden_log_probabilities`.
+    mask_fraction: share of the bases that are hidden, of masked models alone; None is 0.15.
     block: bases; the unit of the bootstrap and of the values along the sequence.
-    Raises: ConfigError if a region is missing or an order is impossible; MethodError for a model that is not causal.
+    seed: of the bootstrap, and of which bases are hidden.
+    Raises: ConfigError if a region is missing, an order is impossible, or a causal model is given a mask.
     """
     if not splits.test:
         raise ConfigError("No test region was given, so there is nothing to judge on.")
-    markov = fit_on_splits(genome, splits, orders)
-    names = [MODEL_NAME, *(m.name for m in markov.values())]
-    places: list[tuple[str, int]] = []
-    sums: list[NDArray[np.float64]] = []
-    counts: list[int] = []
-    for region in splits.test:
-        nats, scored = _score_region(model, list(markov.values()), genome, region, context)
-        for start in range(0, len(region), block):
-            places.append((region.contig, region.start + start))
-            sums.append(-nats[:, start : start + block].sum(axis=1) / math.log(2.0))
-            counts.append(int(scored[start : start + block].sum()))
-    return _report(
-        splits, context, names, _details(model, markov), places, np.stack(sums), np.array(counts), replicates, seed
-    )
-
-
-def fit_on_splits(genome: Genome, splits: Splits, orders: Sequence[int]) -> dict[int, MarkovModel]:
-    """Markov models of these orders, counted on the training regions and tuned on the validation regions.
-
-    Raises: ConfigError for an order outside 0..12 or regions without a known base.
-    """
-    train, validation = (
-        [base_codes(genome.fetch_array(region)) for region in regions] for regions in (splits.train, splits.validation)
-    )
-    try:
-        return fit_markov_models(train, validation, orders)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    orders = DEFAULT_ORDERS[model.objective] if orders is None else orders
+    hiding = _hiding(model, mask_fraction, seed)
+    if hiding is None:
+        methods = causal_methods(model, genome, splits, orders=orders, context=context)
+    else:
+        methods = masked_methods(model, genome, splits, orders=orders, context=context, hiding=hiding)
+    return _report(splits, context, hiding, methods, _score_blocks(methods, splits, block), replicates, seed)
 
 
 def run_evaluate_bases(
@@ -86,9 +79,10 @@ def run_evaluate_bases(
     train: Sequence[str],
     validation: Sequence[str],
     test: Sequence[str],
-    orders: Sequence[int],
+    orders: Sequence[int] | None = None,
     context: int | None,
     output: Path,
+    mask_fraction: float | None = None,
     block: int = BLOCK,
     seed: int = 0,
     device: str | None = None,
@@ -106,64 +100,77 @@ def run_evaluate_bases(
         splits = Splits.parse(genome, train, validation, test)
         refuse_learnt_regions(Path(model_path), genome, splits.test)
         model = load(model_path, device=device)
-        report = evaluate_bases(model, genome, splits, orders=orders, context=context, block=block, seed=seed)
+        report = evaluate_bases(
+            model,
+            genome,
+            splits,
+            orders=orders,
+            context=context,
+            mask_fraction=mask_fraction,
+            block=block,
+            seed=seed,
+        )
         provenance = Provenance(seed=seed, model_digest=model.digest(), reference_digest=genome.reference_digest)
         write_report(report, output, provenance=provenance, force=force)
     return report
 
 
-def _score_region(
-    model: SequenceModel, markov: list[MarkovModel], genome: Genome, region: Interval, context: int | None
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """ln p of each base (methods, length), 0 where it is not scored, and which are scored."""
-    values, scored = base_log_probabilities(model, genome, region, context=context)
-    rows = [values]
-    if markov:
-        before = min(region.start, max(m.order for m in markov))
-        codes = base_codes(genome.fetch_array(Interval(region.contig, region.start - before, region.end)))
-        scored = scored & (codes[before:] < UNKNOWN)
-        rows += [m.log_probabilities(codes)[before:] for m in markov]
-    return np.where(scored, np.stack(rows), 0.0), scored
+def _hiding(model: SequenceModel, fraction: float | None, seed: int) -> Hiding | None:
+    if model.objective == "masked":
+        return Hiding(seed=seed) if fraction is None else Hiding(fraction, seed)
+    if fraction is not None:
+        raise ConfigError(
+            f"A share of hidden bases ({fraction}) is given, but the model is causal: it predicts every base from "
+            "those before it. Leave it out."
+        )
+    return None
+
+
+def _score_blocks(methods: Methods, splits: Splits, block: int) -> _Blocks:
+    places: list[tuple[str, int]] = []
+    sums: list[NDArray[np.float64]] = []
+    counts: list[int] = []
+    for region in splits.test:
+        nats, scored = methods.score(region)
+        for start in range(0, len(region), block):
+            places.append((region.contig, region.start + start))
+            sums.append(-nats[:, start : start + block].sum(axis=1) / math.log(2.0))
+            counts.append(int(scored[start : start + block].sum()))
+    return _Blocks(tuple(places), np.stack(sums), np.array(counts))
 
 
 def _report(
     splits: Splits,
     context: int | None,
-    names: list[str],
-    details: list[dict[str, Any]],
-    places: list[tuple[str, int]],
-    sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    hiding: Hiding | None,
+    methods: Methods,
+    blocks: _Blocks,
     replicates: int,
     seed: int,
 ) -> BasesReport:
+    sums, counts = blocks.sums, blocks.counts
     total = int(counts.sum())
     if not total:
         raise ConfigError("The test regions hold no A, C, G or T to score. Choose other regions.")
     resampled = block_bootstrap(sums, counts, replicates=replicates, seed=seed)
     bits = sums.sum(axis=0) / total
-    methods = tuple(
-        MethodBits(name, float(bits[i]), percentile_interval(resampled[:, i]), details[i])
-        for i, name in enumerate(names)
+    judged = tuple(
+        MethodBits(name, float(bits[i]), percentile_interval(resampled[:, i]), methods.details[i])
+        for i, name in enumerate(methods.names)
     )
     differences = tuple(
         Difference(name, float(bits[0] - bits[i]), percentile_interval(resampled[:, 0] - resampled[:, i]))
-        for i, name in enumerate(names)
+        for i, name in enumerate(methods.names)
         if i
     )
-    block_bits = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
-    return BasesReport(splits, context, total, methods, differences, tuple(places), counts, block_bits)
-
-
-def _details(model: SequenceModel, markov: dict[int, MarkovModel]) -> list[dict[str, Any]]:
-    described: list[dict[str, Any]] = [{"kind": "model", "parameters": model.num_parameters()}]
-    for order, baseline in markov.items():
-        described.append(
-            {
-                "kind": "markov",
-                "order": order,
-                "strands": "both" if baseline.both_strands else "one",
-                "strengths": list(baseline.strengths),
-            }
-        )
-    return described
+    return BasesReport(
+        splits,
+        context,
+        total,
+        judged,
+        differences,
+        blocks.places,
+        counts,
+        np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan),
+        mask_fraction=None if hiding is None else hiding.fraction,
+    )

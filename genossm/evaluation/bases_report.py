@@ -40,7 +40,10 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class BasesReport:
-    """methods: the model first.   block_bits: (blocks, methods), NaN where a block has no scored base."""
+    """methods: the model first.   block_bits: (blocks, methods), NaN where a block has no scored base.
+
+    mask_fraction: share of the bases that were hidden and judged; None for a causal model, judged on all.
+    """
 
     splits: Splits
     context: int | None
@@ -50,11 +53,26 @@ class BasesReport:
     block_places: tuple[tuple[str, int], ...]
     block_counts: NDArray[np.int64]
     block_bits: NDArray[np.float64]
+    mask_fraction: float | None = None
+
+    @property
+    def objective(self) -> str:
+        """What the model predicts, "causal" or "masked"; figures of the two are no match for each other."""
+        return "causal" if self.mask_fraction is None else "masked"
+
+    @property
+    def unit(self) -> str:
+        """What the figures count."""
+        return "bits per base" if self.mask_fraction is None else "masked bits per base"
 
     @property
     def best_markov(self) -> MethodBits | None:
-        """The Markov model with the fewest bits on the test regions themselves, the hardest to beat."""
-        return min(self.methods[1:], key=lambda method: method.bits, default=None)
+        """The Markov model with the fewest bits on the test regions themselves, the hardest to beat.
+
+        Of those that read what the model reads: one that sees whole flanks where the model sees masks is no rival.
+        """
+        rivals = (method for method in self.methods[1:] if method.details.get("flanks") != "unmasked")
+        return min(rivals, key=lambda method: method.bits, default=None)
 
     @property
     def verdict(self) -> str:
@@ -69,10 +87,10 @@ class BasesReport:
         """The verdict in words."""
         best = self.best_markov
         if best is None:
-            return f"The model needs {self.methods[0].bits:.4f} bits per base; no Markov model was asked for."
+            return f"The model needs {self.methods[0].bits:.4f} {self.unit}; no Markov model was asked for."
         difference = next(d for d in self.differences if d.name == best.name)
         low, high = difference.interval
-        numbers = f"{abs(difference.bits):.4f} bits per base (95 % interval {low:+.4f} to {high:+.4f})"
+        numbers = f"{abs(difference.bits):.4f} {self.unit} (95 % interval {low:+.4f} to {high:+.4f})"
         side = "fewer" if difference.bits < 0 else "more"
         if self.verdict == "beats":
             return f"The model beats the best Markov model ({best.name}): {numbers} {side}."
@@ -83,10 +101,11 @@ class BasesReport:
     def table(self) -> str:
         """One line a method, best first, tab-free columns."""
         differences = {d.name: d for d in self.differences}
-        lines = [f"{'method':<18}{'bits/base':>10}  {'95 % interval':<18}  model minus it"]
+        width = max(18, *(len(method.name) + 2 for method in self.methods))
+        lines = [f"{'method':<{width}}{'bits/base':>10}  {'95 % interval':<18}  model minus it"]
         for method in sorted(self.methods, key=lambda m: m.bits):
             low, high = method.interval
-            line = f"{method.name:<18}{method.bits:>10.4f}  {low:.4f} to {high:.4f}"
+            line = f"{method.name:<{width}}{method.bits:>10.4f}  {low:.4f} to {high:.4f}"
             if method.name in differences:
                 d = differences[method.name]
                 line += f"    {d.bits:+.4f} ({d.interval[0]:+.4f} to {d.interval[1]:+.4f})"
@@ -101,6 +120,8 @@ class BasesReport:
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
+            "objective": self.objective,
+            **({} if self.mask_fraction is None else {"mask_fraction": self.mask_fraction}),
             "regions": {
                 name: [str(interval) for interval in getattr(self.splits, name)]
                 for name in ("train", "validation", "test")

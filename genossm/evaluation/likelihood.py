@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from genossm.sequence.interval import Interval
 if TYPE_CHECKING:
     from genossm.genome import Genome
     from genossm.models import SequenceModel
+
+T = TypeVar("T")
 
 # Tokens in one forward pass, over all windows of a batch: a few hundred megabytes for a small model.
 _BATCH_TOKENS = 1 << 16
@@ -38,7 +40,7 @@ def base_log_probabilities(
     if context < 2 or context % 2:
         raise ConfigError(f"A context of {context} bases cannot be halved; wanted an even number of at least 2.")
     values, scored = np.zeros(len(region)), np.zeros(len(region), bool)
-    for batch in _batches(_windows(region, context), max(1, _BATCH_TOKENS // context)):
+    for batch in batches(_windows(region, context), max(1, _BATCH_TOKENS // context)):
         ids = np.stack([genome.encode(window, model.tokenizer) for window, _ in batch])
         picked, known = token_log_probabilities(
             prefix_pass(model, torch.from_numpy(ids)).log_probabilities[:, :-1],
@@ -59,9 +61,9 @@ def _windows(region: Interval, context: int) -> Iterator[tuple[Interval, int]]:
         yield window, first
 
 
-def _batches(windows: Iterator[tuple[Interval, int]], size: int) -> Iterator[list[tuple[Interval, int]]]:
+def batches(windows: Iterator[tuple[Interval, T]], size: int) -> Iterator[list[tuple[Interval, T]]]:
     """Runs of windows of one length: only the first and the last of a region differ from the others."""
-    batch: list[tuple[Interval, int]] = []
+    batch: list[tuple[Interval, T]] = []
     for entry in windows:
         if batch and (len(batch) == size or len(entry[0]) != len(batch[0][0])):
             yield batch

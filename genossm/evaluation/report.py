@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def training_section(run: Path) -> Section:
 
 def bases_section(content: Mapping[str, Any]) -> Section:
     """The model beside the Markov models, and both along the judged region."""
+    words = _words(content)
     methods = sorted(content["methods"], key=lambda method: method["bits_per_base"])
     model = content["methods"][0]["name"]
     compared = bits_comparison(
@@ -110,23 +112,25 @@ def bases_section(content: Mapping[str, Any]) -> Section:
         [method["bits_per_base"] for method in methods],
         [tuple(method["interval"]) for method in methods],
         model=model,
+        unit=words.unit,
     )
     pictures = [
-        Picture(to_svg(compared, title="Bits per base of each method"), "Mean over the judged bases, 95 % intervals.")
+        Picture(to_svg(compared, title=f"{words.title} of each method"), "Mean over the judged bases, 95 % intervals.")
     ]
     differences = {entry["method"]: entry for entry in content["differences"]}
     best = content["best_markov"]
-    pictures += _along_the_contigs(content["blocks"], model, best)
+    pictures += _along_the_contigs(content["blocks"], model, best, words)
     regions = content["regions"]
     return Section(
-        "Bits per base",
+        words.title,
         [
             f"Judged on {', '.join(regions['test'])}: {content['scored_bases']:,} bases that were neither trained on "
             f"({', '.join(regions['train'])}) nor tuned on ({', '.join(regions['validation'])}). "
-            f"The Markov models were counted and tuned on the same regions. Context: {content['context']} bases."
+            f"The Markov models were counted and tuned on the same regions. Context: {content['context']} bases.",
+            *words.explanation,
         ],
         verdict=content["sentence"],
-        header=("method", "bits per base", "95 % interval", "model minus it"),
+        header=("method", words.unit, "95 % interval", "model minus it"),
         rows=[_method_row(method, differences.get(method["name"])) for method in methods],
         pictures=pictures,
     )
@@ -157,7 +161,31 @@ def _method_row(method: Mapping[str, Any], difference: Mapping[str, Any] | None)
     return method["name"], f"{method['bits_per_base']:.4f}", f"{low:.4f} to {high:.4f}", beside
 
 
-def _along_the_contigs(blocks: Mapping[str, Any], model: str, best: str | None) -> list[Picture]:
+@dataclass(frozen=True)
+class _Words:
+    """What the figures of a result count, as a headline and in a sentence."""
+
+    title: str
+    unit: str
+    explanation: tuple[str, ...] = ()
+
+
+def _words(content: Mapping[str, Any]) -> _Words:
+    if content.get("objective", "causal") == "causal":
+        return _Words("Bits per base", "bits per base")
+    return _Words(
+        "Masked bits per base",
+        "masked bits per base",
+        (
+            f"{content['mask_fraction'] * 100:g} % of the bases were hidden, and each of them is predicted from what is "
+            "left on both sides: an easier task than foretelling the next base, so these figures are not to be set beside "
+            "those of causal models. Two-sided Markov models read the same masked sequence; those marked as unmasked "
+            "see every other base, more than the model does, and are shown for scale.",
+        ),
+    )
+
+
+def _along_the_contigs(blocks: Mapping[str, Any], model: str, best: str | None, words: _Words) -> list[Picture]:
     pictures = []
     for contig in dict.fromkeys(blocks["contig"]):
         chosen = [i for i, name in enumerate(blocks["contig"]) if name == contig]
@@ -166,10 +194,11 @@ def _along_the_contigs(blocks: Mapping[str, Any], model: str, best: str | None) 
             for name in (model, best)
             if name is not None
         }
-        figure = bits_along_region([blocks["start0"][i] for i in chosen], curves, contig=contig, model=model)
+        starts = [blocks["start0"][i] for i in chosen]
+        figure = bits_along_region(starts, curves, contig=contig, model=model, unit=words.unit)
         pictures.append(
             Picture(
-                to_svg(figure, title=f"Bits per base along contig {contig}"),
+                to_svg(figure, title=f"{words.title} along contig {contig}"),
                 "Along the judged region. Dips are sequence that is easy to foretell, mostly repeats.",
             )
         )

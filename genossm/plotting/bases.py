@@ -12,12 +12,21 @@ if TYPE_CHECKING:
 
 # Two bits say nothing at all about the next base: the line that every method has to stay below.
 UNIFORM_BITS = 2.0
+UNIT = "bits per base"
 
 
 def bits_comparison(
-    names: Sequence[str], bits: Sequence[float], intervals: Sequence[tuple[float, float]], *, model: str
+    names: Sequence[str],
+    bits: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    *,
+    model: str,
+    unit: str = UNIT,
 ) -> Figure:
-    """Bits per base of several methods with their intervals, best on top; `model` names the highlighted one."""
+    """Bits per base of several methods with their intervals, best on top; `model` names the highlighted one.
+
+    unit: what the bits are of, for the axis.
+    """
     order = sorted(range(len(names)), key=lambda i: -bits[i])
     figure, axes = new_figure(7.0, 0.8 + 0.36 * len(names))
     for row, i in enumerate(order):
@@ -37,14 +46,14 @@ def bits_comparison(
     axes.set_yticks(range(len(order)), [names[i] for i in order])
     axes.set_ylim(-0.6, len(order) - 0.2)
     axes.axvline(UNIFORM_BITS, color=INK, linewidth=0.8, linestyle=":")
-    axes.set_xlabel("bits per base (less is better; dotted: uniform)")
+    axes.set_xlabel(f"{unit} (less is better; dotted: uniform)")
     return figure
 
 
 def bits_along_region(
-    starts: Sequence[int], curves: Mapping[str, Sequence[float]], *, contig: str, model: str
+    starts: Sequence[int], curves: Mapping[str, Sequence[float]], *, contig: str, model: str, unit: str = UNIT
 ) -> Figure:
-    """Bits per base in consecutive blocks; `starts` are 0-based block starts on `contig`."""
+    """Bits per base in consecutive blocks; `starts` are 0-based block starts on `contig`, `unit` the axis' label."""
     figure, axes = new_figure(7.0, 3.0)
     megabases = [start / 1e6 for start in starts]
     for name, values in curves.items():
@@ -58,6 +67,6 @@ def bits_along_region(
             zorder=3 if is_model else 2,
         )
     axes.set_xlabel(f"position on contig {contig} (Mb)")
-    axes.set_ylabel("bits per base")
+    axes.set_ylabel(unit)
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return figure

@@ -14,7 +14,7 @@ import genossm.genome
 from genossm.core.errors import ConfigError, OutputExistsError
 from genossm.core.provenance import Provenance
 from genossm.data.regions import Splits
-from genossm.evaluation import bases
+from genossm.evaluation import bases_methods
 from genossm.evaluation.bases import evaluate_bases, run_evaluate_bases
 from genossm.evaluation.bases_report import BasesReport
 from genossm.evaluation.likelihood import base_log_probabilities
@@ -59,7 +59,7 @@ def test_every_method_is_judged_on_the_same_bases(report: BasesReport, model: Se
     region = Interval("x", 4000, 6000)
     values, scored = base_log_probabilities(model, genome, region, context=64)
     assert report.methods[0].bits == pytest.approx(-values[scored].mean() / math.log(2), abs=1e-9)
-    markov = bases.fit_on_splits(genome, report.splits, [2])[2]
+    markov = bases_methods.fit_on_splits(genome, report.splits, [2])[2]
     codes = base_codes(genome.fetch_array(Interval("x", 3900, 6000)))
     expected = -markov.log_probabilities(codes)[100:][scored].mean() / math.log(2)
     assert report.methods[2].name == "Markov order 2"
@@ -97,7 +97,7 @@ def test_the_verdict_follows_the_interval_of_the_difference(
     shift: float, verdict: str, words: str, genome: Genome, model: SequenceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     splits = Splits.parse(genome, [TRAIN], [VALIDATION], [TEST])
-    markov = bases.fit_on_splits(genome, splits, [1])[1]
+    markov = bases_methods.fit_on_splits(genome, splits, [1])[1]
     noise = np.random.default_rng(5)
 
     def stub(_model: object, _genome: object, region: Interval, **_: object) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +105,7 @@ def test_the_verdict_follows_the_interval_of_the_difference(
         wobble = noise.normal(0.0, 0.05, len(region)) - shift * math.log(2)
         return markov.log_probabilities(codes) + wobble, codes < 4
 
-    monkeypatch.setattr(bases, "base_log_probabilities", stub)
+    monkeypatch.setattr(bases_methods, "base_log_probabilities", stub)
     report = evaluate_bases(model, genome, splits, orders=[1], context=64, block=100, replicates=500)
     assert report.differences[0].bits == pytest.approx(shift, abs=0.01)
     assert report.verdict == verdict
