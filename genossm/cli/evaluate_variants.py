@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Scores by allele frequency, and AUROC of common (AF of at least 5 %) against rare alleles (at most 0.2 %).
 
-    Beside them the scores of a Markov model for the same alleles, by the same definition. Frequencies are INFO/AF as it
-    stands. Intervals come from a bootstrap over blocks of positions, since neighbouring alleles are alike.
+    Beside them the scores of a Markov model for the same alleles, by the same definition: one of the preceding bases
+    for a causal model's scores, one of both flanks for a masked model's. Frequencies are INFO/AF as it stands.
+    Intervals come from a bootstrap over blocks of positions, since neighbouring alleles are alike.
     """
     from genossm.evaluation.variant_evaluate import run_evaluate_variants
 

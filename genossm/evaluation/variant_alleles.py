@@ -27,7 +27,7 @@ class FrequencyAllele:
 
 @dataclass(frozen=True)
 class ScoredRegion:
-    """options, model_digest: as the header says that the scores were made.
+    """options, model_digest: as the header says that the scores were made; of the methods the one that gave `llr`.
     unscored: ALT alleles of the region without a score, by reason.   without_frequency: scored ones without AF.
     """
 
@@ -36,6 +36,11 @@ class ScoredRegion:
     model_digest: str
     unscored: dict[str, int]
     without_frequency: int
+
+    @property
+    def method(self) -> str:
+        """ "llr" or "mlm"."""
+        return self.options.methods[0]
 
 
 def read_scored(path: Path, genome: Genome, region: Interval) -> ScoredRegion:

@@ -10,7 +10,6 @@ from typing import Any
 
 from genossm.core.atomic import atomic_file
 from genossm.core.provenance import Provenance
-from genossm.core.strict import to_mapping
 from genossm.evaluation.variant_alleles import ScoredRegion
 from genossm.evaluation.variant_frequency import COMMON, QUANTILES, RARE, BinScores, FrequencyResult, Separation
 from genossm.sequence import Interval
@@ -63,18 +62,22 @@ class VariantsReport:
 
     def table(self) -> str:
         """AUROC of every method and kind, then scores by frequency."""
-        lines = [f"{'alleles':<9}{'method':<18}{'AUROC':>7}  {'95 % interval':<16}  common / rare"]
+        wide = max(18, *(len(name) + 2 for result in self.results for name in result.bins))
+        lines = [f"{'alleles':<9}{'method':<{wide}}{'AUROC':>7}  {'95 % interval':<16}  common / rare"]
         for result in self.results:
             for name, separation in (result.separations or {}).items():
                 low, high = separation.interval
                 lines.append(
-                    f"{result.kind:<9}{name:<18}{separation.auroc:>7.3f}  {f'{low:.3f} to {high:.3f}':<16}  "
+                    f"{result.kind:<9}{name:<{wide}}{separation.auroc:>7.3f}  {f'{low:.3f} to {high:.3f}':<16}  "
                     f"{result.common:,} / {result.rare:,}"
                 )
-        lines += ["", f"{'alleles':<9}{'method':<18}{'ALT frequency':<15}{'n':>7}{'mean':>10}{'median':>10}  quartiles"]
+        lines += [
+            "",
+            f"{'alleles':<9}{'method':<{wide}}{'ALT frequency':<15}{'n':>7}{'mean':>10}{'median':>10}  quartiles",
+        ]
         for result in self.results:
             for name, bins in result.bins.items():
-                lines += [_bin_line(result.kind, name, one) for one in bins]
+                lines += [_bin_line(result.kind, f"{name:<{wide}}", one) for one in bins]
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,7 +90,7 @@ class VariantsReport:
             "alleles": len(scored.alleles),
             "unscored": scored.unscored,
             "without_frequency": scored.without_frequency,
-            "score": {**to_mapping(scored.options), "unit": "nats, ALT minus REF"},
+            "score": _score(scored),
             "common_at_least": COMMON,
             "rare_at_most": RARE,
             "note": AF_NOTE,
@@ -114,6 +117,13 @@ def write_report(
     """Write the JSON file, whole or not at all. Raises: OutputExistsError without `force`."""
     with atomic_file(path, force=force) as temporary:
         temporary.write_text(json.dumps({**report.as_dict(), "provenance": provenance.as_dict()}, indent=1) + "\n")
+
+
+def _score(scored: ScoredRegion) -> dict[str, Any]:
+    """What was compared and how it was made."""
+    options = scored.options.as_dict()
+    del options["methods"]
+    return {"method": scored.method, **options, "unit": "nats, ALT minus REF"}
 
 
 def _result(result: FrequencyResult) -> dict[str, Any]:
@@ -155,7 +165,7 @@ def _separation(separation: Separation | None) -> dict[str, Any]:
 
 
 def _bin_line(kind: str, name: str, one: BinScores) -> str:
-    start = f"{kind:<9}{name:<18}{one.label:<15}{one.count:>7,}"
+    start = f"{kind:<9}{name}{one.label:<15}{one.count:>7,}"
     if one.mean is None or one.quantiles is None:
         return start
     _, low, median, high, _ = one.quantiles

@@ -13,12 +13,13 @@ def variants_section(content: Mapping[str, Any]) -> Section:
     """Scores by allele frequency, and common against rare alleles."""
     results = content["results"]
     score, bootstrap = content["score"], content["bootstrap"]
+    letters = f"over at most {score['horizon']} letters" if "horizon" in score else "of the bases behind [MASK]"
     strands = "the mean of both strands" if score["both_strands"] else "the plus strand"
     unscored = sum(content["unscored"].values())
     what = (
         f"{content['alleles']:,} scored alleles of {content['region']} ({unscored:,} without a score, "
         f"{content['without_frequency']:,} without a frequency). The score is the log-likelihood ratio of ALT against "
-        f"REF in nats, on {strands}, over at most {score['horizon']} letters, in windows of {score['context']} bases; "
+        f"REF in nats, on {strands}, {letters}, in windows of {score['context']} bases; "
         "positive: the model finds ALT likelier."
     )
     how = (

@@ -12,11 +12,15 @@ import pytest
 
 import genossm.genome
 from genossm.core.errors import ConfigError, GenossmError, InputFileError
-from genossm.evaluation.markov import MarkovModel, base_codes, count_contexts, reverse_complement_codes
+from genossm.evaluation.markov import UNKNOWN, MarkovModel, base_codes, count_contexts, reverse_complement_codes
+from genossm.evaluation.two_sided import TwoSidedMarkov, fit_two_sided
 from genossm.evaluation.variant_alleles import read_scored
-from genossm.evaluation.variant_evaluate import best_markov, run_evaluate_variants
+from genossm.evaluation.variant_baseline import best_baseline
+from genossm.evaluation.variant_evaluate import run_evaluate_variants
 from genossm.evaluation.variant_frequency import compare_by_frequency, score_bins
 from genossm.evaluation.variant_markov import markov_ratios
+from genossm.evaluation.variant_section import variants_section
+from genossm.evaluation.variant_two_sided import two_sided_ratios
 from genossm.genome import Genome
 from genossm.sequence import Interval, Variant
 from genossm.testing import random_sequence, write_fasta
@@ -161,10 +165,92 @@ def test_markov_scores_follow_the_causal_definition(ref_length: int, alt: str, g
 def test_markov_order_is_chosen_on_the_validation_region(genome: Genome) -> None:
     train, tuned = [Interval("1", 0, 3000)], [Interval("1", 3000, 4000)]
     # Independent letters: nothing but order 0 generalises.
-    assert best_markov(genome, train, tuned, (0, 5)).order == 0
-    assert best_markov(genome, train, [], (5,)).order == 5
-    with pytest.raises(ConfigError, match="No order"):
-        best_markov(genome, train, tuned, ())
+    for method in ("llr", "mlm"):
+        assert best_baseline(genome, train, tuned, (0, 5), method).order == 0
+        assert best_baseline(genome, train, [], (5,), method).order == 5
+        with pytest.raises(ConfigError, match="No order"):
+            best_baseline(genome, train, tuned, (), method)
+
+
+MASKED = ScoringOptions(context=256, both_strands=True, methods=("mlm",))
+
+
+def masked_sum(model: TwoSidedMarkov, haplotype: bytes, places: list[int]) -> float:
+    """Σ ln p of the haplotype's own letters, each hidden alone."""
+    total = 0.0
+    for place in places:
+        codes = base_codes(haplotype)
+        codes[place] = UNKNOWN
+        total += float(model.log_probabilities_at(codes, np.array([place]))[0, b"ACGT".index(haplotype[place])])
+    return total
+
+
+def test_two_sided_scores_follow_the_masked_definition(genome: Genome) -> None:
+    model = fit_two_sided([base_codes(LETTERS[:3000])], [base_codes(LETTERS[3000:])], (4,))[4]
+    start = 300
+    # Context 256: the window of position 300 is [128, 384).
+    window, at = LETTERS[128:384], start - 128
+    ref = LETTERS[start : start + 2]
+    alt = ref.translate(bytes.maketrans(b"ACGT", b"CATG"))
+    hidden = base_codes(window)
+    hidden[at : at + 2] = UNKNOWN
+    p = model.log_probabilities_at(hidden, np.array([at, at + 1]))
+    substitution = sum(p[i, b"ACGT".index(alt[i])] - p[i, b"ACGT".index(ref[i])] for i in range(2))
+
+    inserted = alt + b"GATC"
+    longer = window[: at + 1] + inserted + window[at + 1 :]
+    before = 0
+    while before < len(window) and window[before] == longer[before]:
+        before += 1
+    behind = 0
+    while window[-1 - behind] == longer[-1 - behind]:
+        behind += 1
+    left = list(range(len(window) - behind - 8, len(window) - behind))
+    right = list(range(before, before + 8))
+    shifted = [i + len(inserted) for i in right]
+    expected = masked_sum(model, longer, left + shifted) - masked_sum(model, window, left + right)
+
+    wanted = [
+        Variant("1", start + 1, ref.decode(), alt.decode()),
+        Variant("1", start + 1, chr(window[at]), (window[at : at + 1] + inserted).decode()),
+    ]
+    for options in (MASKED, ScoringOptions(context=256, methods=("mlm",))):
+        # Counted on both strands, the table says the same of either.
+        found = two_sided_ratios(model, genome, wanted, options)
+        assert found == pytest.approx([substitution, expected], abs=1e-9)
+        alone = [two_sided_ratios(model, genome, [one], options)[0] for one in wanted]
+        assert found == pytest.approx(alone, abs=1e-12)
+
+
+def test_masked_scores_are_compared_with_a_table_of_both_flanks(genome: Genome, fasta: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = [row(pos1, round(float(rng.normal()), 3), 0.3 if pos1 % 2 else 0.001) for pos1 in range(1001, 3001, 7)]
+    scored = scored_vcf(tmp_path / "m.vcf", genome, rows, MASKED)
+    report = run_evaluate_variants(
+        scored, str(fasta), region="1:1,001-3,000", markov_train=["2:1-3000"], orders=(0, 2), block=100,
+        replicates=200, output=tmp_path / "v.json",
+    )  # fmt: skip
+    content = json.loads((tmp_path / "v.json").read_text())
+    assert content["score"] == {
+        "method": "mlm", "context": 256, "both_strands": True, "unit": "nats, ALT minus REF",
+    }  # fmt: skip
+    names = [method["name"] for method in content["results"][0]["methods"]]
+    assert names[0] == "model"
+    assert names[1].startswith("two-sided order ")
+    assert f"{names[1]} " in report.table()
+    section = variants_section(content)
+    assert "of the bases behind [MASK], in windows of 256 bases" in section.text[0]
+
+
+def test_a_file_of_distances_alone_is_refused(genome: Genome, tmp_path: Path) -> None:
+    options = ScoringOptions(context=256, methods=("embedding",))
+    scored = scored_vcf(tmp_path / "s.vcf", genome, [row(10, 1.0, 0.1)], options)
+    with pytest.raises(InputFileError, match="holds no GENOSSM_LLR: it was scored by embedding"):
+        read_scored(scored, genome, Interval("1", 0, 4000))
+    both = ScoringOptions(context=256, horizon=16, methods=("llr", "embedding"))
+    scored = scored_vcf(tmp_path / "b.vcf", genome, [row(10, 1.0, 0.1)], both)
+    found = read_scored(scored, genome, Interval("1", 0, 4000))
+    assert found.options == ScoringOptions(256, 16, methods=("llr",))
 
 
 @pytest.fixture
@@ -187,6 +273,9 @@ def test_the_command_writes_what_the_report_page_reads(scored: Path, fasta: Path
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     content = json.loads(output.read_text())
+    assert content["score"] == {
+        "method": "llr", "context": 256, "horizon": 32, "both_strands": False, "unit": "nats, ALT minus REF",
+    }  # fmt: skip
     assert (content["format"], content["alleles"], content["region"]) == ("genossm-variants", 400, "1:1,001-3,000")
     assert content["provenance"]["model_digest"] == "abc"
     model, markov = content["results"][0]["methods"]
@@ -196,8 +285,6 @@ def test_the_command_writes_what_the_report_page_reads(scored: Path, fasta: Path
     assert "above chance; better than Markov order" in content["sentence"]
     assert done.stdout.endswith(content["sentence"] + "\n")
     assert f"{model['auroc']:.3f}" in done.stdout
-
-    from genossm.evaluation.variant_section import variants_section
 
     section = variants_section(content)
     assert section.verdict == content["sentence"]
