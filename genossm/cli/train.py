@@ -12,12 +12,19 @@ import click
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key, as in run.max_steps=100.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this run.")
 @click.option("--force", is_flag=True, help="Replace the run in the output directory.")
-def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: bool) -> None:
+@click.option("--estimate", is_flag=True, help="Print what a step would take of memory, and train nothing.")
+def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: bool, estimate: bool) -> None:
     """Train a model and print the directory that it was written to.
 
     Paths in the configuration are relative to the current directory.
     """
     from genossm.training import load_train_config, train
 
-    result = train(load_train_config(config_path, settings), resume=resume, force=force)
+    config = load_train_config(config_path, settings)
+    if estimate:
+        from genossm.training.estimate import estimate as estimate_memory
+
+        click.echo("\n".join(estimate_memory(config).lines()))
+        return
+    result = train(config, resume=resume, force=force)
     click.echo(result.model)

@@ -1,0 +1,101 @@
+"""The estimate of a training step against the step itself, measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from genossm.cli.train import command
+from genossm.models import SequenceModel
+from genossm.nn import StackConfig
+from genossm.training.estimate import MemoryEstimate, measure_step
+
+CPU = torch.device("cpu")
+DEMO = Path(__file__).parents[2] / "configs" / "train" / "demo.yaml"
+MEASURE = """
+import json, sys, torch
+from genossm.models import SequenceModel
+from genossm.nn import StackConfig
+
+def step(model, length):
+    ids = torch.randint(7, 11, (1, length))
+    logits = model(ids).logits[..., 7:11].reshape(-1, 4).float()
+    torch.nn.functional.cross_entropy(logits, (ids - 7).reshape(-1)).backward()
+    model.zero_grad()
+
+def status(name):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+model = SequenceModel(StackConfig(**json.loads(sys.argv[1])))
+step(model, 64)  # kernels are compiled or loaded
+before = status("VmRSS")
+with open("/proc/self/clear_refs", "w") as control:
+    control.write("5")  # the high-water mark starts anew
+step(model, int(sys.argv[2]))
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_within_a_tenth_of_the_measured_peak() -> None:
+    choices, length = {"d_model": 64, "n_layer": 3}, 98_304
+    command = [sys.executable, "-c", MEASURE, json.dumps(choices), str(length)]
+    # Freed memory goes back at once, so that the high-water mark is what lived and not what glibc kept.
+    variables = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    measured = int(subprocess.run(command, capture_output=True, text=True, check=True, env=variables).stdout)
+    found = measure_step(StackConfig(**choices), 1, length, CPU)  # type: ignore[arg-type]
+    assert found.peak == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("choices", [{}, {"direction": "bidirectional", "objective": "masked"}])
+def test_grows_with_the_window_and_not_with_time_or_memory(choices: dict[str, str]) -> None:
+    config = StackConfig(256, 8, **choices)  # type: ignore[arg-type]
+    short, long, longer = (measure_step(config, 1, 1 << exponent, CPU) for exponent in (16, 17, 18))
+    assert longer.peak - long.peak == pytest.approx(2 * (long.peak - short.peak), rel=1e-3)
+    assert measure_step(config, 4, 1 << 16, CPU).activations == pytest.approx(longer.activations, rel=1e-3)
+    # A megabase of this model would not fit on the machine that counts it.
+    assert measure_step(config, 1, 1 << 20, CPU).peak > 40e9
+
+
+def test_counts_parameters_and_what_the_forward_pass_keeps() -> None:
+    config = StackConfig(32, 2)
+    found = measure_step(config, 2, 1024, CPU)
+    assert found.parameters == 4 * SequenceModel(config).num_parameters()
+    assert found.parameters < found.activations < found.peak
+    mixed = measure_step(config, 2, 1024, CPU, torch.bfloat16)
+    assert found.activations / 2 < mixed.activations < found.activations
+
+
+def test_the_command_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(
+        command, ["--config", str(DEMO), "--estimate", "--set", "data.window=1048576", "--set", "data.batch=4000"]
+    )
+    assert result.exit_code == 0
+    assert result.output.startswith("parameters")
+    assert "peak of a step, 4000 x 1,048,576 bases" in result.output
+    assert "It does NOT fit. At this batch a window of" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_verdict_says_what_to_change() -> None:
+    known = {"parameters": 10_000, "gradients": 10_000, "optimizer": 20_000, "activations": 500_000}
+    fits = MemoryEstimate("cpu", 4, 1000, **known, peak=840_000, available=840_000)
+    assert fits.lines()[-1] == "It fits."
+    short = dataclasses.replace(fits, available=440_000)
+    assert short.window_that_fits == 500
+    assert short.lines()[-1] == (
+        "It does NOT fit. At this batch a window of 500 bases would (data.window), at this window a batch of 2 a "
+        "device (data.batch)."
+    )
+    assert "take a smaller model" in dataclasses.replace(fits, available=30_000).lines()[-1]
+    assert "not known" in dataclasses.replace(fits, available=None).lines()[-1]
