@@ -13,6 +13,7 @@ from typing import Any
 from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import InputFileError, UsageError
 from genossm.core.provenance import Provenance
+from genossm.core.strict import load_yaml
 from genossm.evaluation.report_page import Picture, Section, render_page
 from genossm.plotting import bits_along_region, bits_comparison, learning_curve, to_svg
 
@@ -87,17 +88,19 @@ def training_section(run: Path) -> Section:
     tokens, bits = _column(validation, "tokens"), _column(validation, "validation_bits_per_base")
     best = min(range(len(bits)), key=bits.__getitem__)
     figure = learning_curve(_column(training, "tokens"), _column(training, "train_bits_per_base"), tokens, bits)
-    last = rows[-1]
+    last, unit = rows[-1], _unit_of_run(run)
     return Section(
         "Training",
         [
             f"{int(float(last['step'])):,} steps over {float(last['tokens']) / 1e6:.2f} million bases in "
             f"{float(last['seconds']):.0f} seconds."
         ],
-        verdict=f"Fewest bits per base on the validation region: {bits[best]:.4f}, "
+        verdict=f"Fewest {unit} on the validation region: {bits[best]:.4f}, "
         f"after {tokens[best] / 1e6:.2f} million bases.",
         pictures=[
-            Picture(to_svg(figure, title="Learning curve"), "Bits per base while training; 2 bits is a blind guess.")
+            Picture(
+                to_svg(figure, title="Learning curve"), f"{unit.capitalize()} while training; 2 bits is a blind guess."
+            )
         ],
     )
 
@@ -161,6 +164,13 @@ def _method_row(method: Mapping[str, Any], difference: Mapping[str, Any] | None)
     return method["name"], f"{method['bits_per_base']:.4f}", f"{low:.4f} to {high:.4f}", beside
 
 
+def _unit_of_run(run: Path) -> str:
+    """Runs of masked models have a mask in the configuration that lies beside their metrics."""
+    path = run / "config.yaml"
+    masked = path.is_file() and load_yaml(path).get("masking") is not None
+    return "masked bits per base" if masked else "bits per base"
+
+
 @dataclass(frozen=True)
 class _Words:
     """What the figures of a result count, as a headline and in a sentence."""
@@ -177,10 +187,10 @@ def _words(content: Mapping[str, Any]) -> _Words:
         "Masked bits per base",
         "masked bits per base",
         (
-            f"{content['mask_fraction'] * 100:g} % of the bases were hidden, and each of them is predicted from what is "
-            "left on both sides: an easier task than foretelling the next base, so these figures are not to be set beside "
-            "those of causal models. Two-sided Markov models read the same masked sequence; those marked as unmasked "
-            "see every other base, more than the model does, and are shown for scale.",
+            f"{content['mask_fraction'] * 100:g} % of the bases were hidden, and each of them is predicted from what "
+            "is left on both sides: another task than foretelling the next base, so that these figures are not to be "
+            "set beside those of causal models. Two-sided Markov models read the same masked sequence; those marked "
+            "as unmasked see every other base, more than the model does, and are shown for scale.",
         ),
     )
 

@@ -67,6 +67,14 @@ def test_page_says_what_the_files_say(tmp_path: Path, bases: Path, run: Path) ->
     assert page.count("<svg") == 3
 
 
+def test_a_masked_run_is_called_so(tmp_path: Path, run: Path) -> None:
+    (run / "config.yaml").write_text("masking: {fraction: 0.15}\n")
+    page = write_report(tmp_path / "report.html", run=run).read_text()
+    assert "Fewest masked bits per base on the validation region: 1.9125" in page
+    (run / "config.yaml").write_text("masking: null\n")
+    assert "Fewest bits per base" in write_report(tmp_path / "report.html", run=run, force=True).read_text()
+
+
 def test_page_stands_alone(tmp_path: Path, bases: Path, run: Path) -> None:
     page = write_report(tmp_path / "report.html", run=run, bases=bases).read_text()
     assert "<script" not in page

@@ -85,7 +85,9 @@ def test_gaps_are_summed_over_and_their_number_is_bounded() -> None:
         found = np.exp(model.log_probabilities_at(base_codes(judged), np.array([4])))[0]
         np.testing.assert_allclose(found, by_hand([train], judged, 4, strengths), rtol=1e-12)
     # One gap more than may be summed over ends the ladder: what lies beyond it is not read.
-    beyond = [np.exp(model.log_probabilities_at(base_codes(f"NNNNT{'N' * 4}{x}"), np.array([4]))) for x in "ACGT"]
+    beyond = [
+        np.exp(model.log_probabilities_at(base_codes(f"NNNNT{'N' * (MAX_GAPS + 1)}{x}"), np.array([4]))) for x in "ACGT"
+    ]
     assert all(np.array_equal(p, beyond[0]) for p in beyond)
 
 
