@@ -16,10 +16,7 @@ from genossm.variants.methods import EMBEDDING_FLANK
 from genossm.variants.options import ScoringOptions, Strand
 from genossm.variants.probes import Haplotype, Pair, haplotype_pair
 from genossm.variants.reference import Letters
-from genossm.variants.window_batches import Rows, equal_lengths
-
-# Alleles whose means are held at once: neighbours, so that they share their windows' reference passes.
-_GROUP = 256
+from genossm.variants.window_batches import Rows, equal_lengths, neighbours
 
 Span = tuple[int, int]
 Means = dict[tuple[Haplotype, Span], NDArray[np.float64]]
@@ -42,9 +39,7 @@ class EmbeddingPasses:
         progress: called with the number of windows just run.
         """
         found = np.zeros((len(placements), len(self._options.strands), 4))
-        order = sorted(range(len(placements)), key=lambda i: (placements[i].contig, placements[i].leftmost))
-        for start in range(0, len(order), _GROUP):
-            chosen = order[start : start + _GROUP]
+        for chosen in neighbours(placements):
             pairs = [haplotype_pair(placements[i], self._options.context, self._source) for i in chosen]
             for column, strand in enumerate(self._options.strands):
                 means = self._means(pairs, strand, progress)

@@ -1,8 +1,8 @@
-"""Masked log-likelihood ratios: every different probe of all alleles is run once."""
+"""Masked log-likelihood ratios: of what neighbouring alleles ask, every different probe is run once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from genossm.sequence import Placement
 from genossm.variants.options import ScoringOptions
 from genossm.variants.probes import Probe, masked_terms, sum_of_terms
 from genossm.variants.reference import Letters
-from genossm.variants.window_batches import Rows, equal_lengths
+from genossm.variants.window_batches import Rows, equal_lengths, neighbours
+
+Answer = NDArray[np.float64]
 
 
 class MaskedPasses:
@@ -38,24 +40,30 @@ class MaskedPasses:
 
         progress: called with the number of windows just run.
         """
-        asked = [
-            masked_terms(placement, self._options.context, strand, self._source)
-            for placement in placements
-            for strand in self._options.strands
-        ]
-        probes = dict.fromkeys(term.probe for terms in asked for term in terms)
-        answers: dict[Probe, NDArray[np.float64]] = {}
+        found = np.zeros((len(placements), len(self._options.strands), 1))
+        for chosen in neighbours(placements):
+            asked = [
+                masked_terms(placements[number], self._options.context, strand, self._source)
+                for number in chosen
+                for strand in self._options.strands
+            ]
+            answers = self._run(dict.fromkeys(term.probe for terms in asked for term in terms), progress)
+            sums = [sum_of_terms(terms, answers.__getitem__) for terms in asked]
+            found[chosen] = np.reshape(sums, (len(chosen), -1, 1))
+        return found
+
+    def _run(self, probes: Iterable[Probe], progress: Callable[[int], None] | None) -> dict[Probe, Answer]:
+        """The answers to different probes, in as few passes as their lengths allow."""
+        answers: dict[Probe, Answer] = {}
         device = self._model.device.type
-        for batch in equal_lengths(
-            probes, lambda probe: len(probe.haplotype), batch_size=self._batch_size, device=device
-        ):
+        batches = equal_lengths(probes, lambda probe: len(probe.haplotype), batch_size=self._batch_size, device=device)
+        for batch in batches:
             answers.update(zip(batch, self._answers(batch)))
             if progress:
                 progress(len(batch))
-        sums = [sum_of_terms(terms, answers.__getitem__) for terms in asked]
-        return np.array(sums).reshape(len(placements), len(self._options.strands), 1)
+        return answers
 
-    def _answers(self, probes: Sequence[Probe]) -> list[NDArray[np.float64]]:
+    def _answers(self, probes: Sequence[Probe]) -> list[Answer]:
         """One pass; all haplotypes are equally long."""
         ids = np.stack([self._rows.ids(probe.haplotype, probe.strand) for probe in probes])
         masked = np.zeros(ids.shape, dtype=bool)

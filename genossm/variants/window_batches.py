@@ -1,4 +1,4 @@
-"""Haplotypes in batches of equal length, for models that see both ends of what they read.
+"""Neighbouring alleles in groups, their haplotypes in batches of equal length: for models that read whole windows.
 
 Nothing is padded: a model that reads backwards would read the padding first.
 """
@@ -6,13 +6,13 @@ Nothing is padded: a model that reads backwards would read the padding first.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from genossm.sequence import NucleotideTokenizer
+from genossm.sequence import NucleotideTokenizer, Placement
 from genossm.variants.options import Strand
 from genossm.variants.probes import Haplotype
 from genossm.variants.reference import Letters
@@ -21,7 +21,17 @@ from genossm.variants.reference import Letters
 _PASS_TOKENS = {"cpu": 1 << 13}
 _PASS_TOKENS_ELSEWHERE = 1 << 17
 
+# Alleles whose answers are held at once.
+_GROUP = 512
+
 T = TypeVar("T")
+
+
+def neighbours(placements: Sequence[Placement]) -> Iterator[list[int]]:
+    """Numbers of the placements in groups along the contigs, so that those of a group share windows and sites."""
+    order = sorted(range(len(placements)), key=lambda i: (placements[i].contig, placements[i].leftmost))
+    for start in range(0, len(order), _GROUP):
+        yield order[start : start + _GROUP]
 
 
 def equal_lengths(

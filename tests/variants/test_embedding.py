@@ -13,7 +13,7 @@ from genossm.models import SequenceModel
 from genossm.sequence import Variant
 from genossm.testing import random_sequence
 from genossm.testing.strategies import repetitive_dna, variants
-from genossm.variants import Allele, EmbeddingDistances, ScoringOptions, embedding_passes, score
+from genossm.variants import Allele, EmbeddingDistances, ScoringOptions, score, window_batches
 from genossm.variants.definition import embedding_distances
 from genossm.variants.scorer import Scorer
 
@@ -100,7 +100,7 @@ def test_neither_order_nor_company_nor_batch_size_matters(
     substitutions, others = human_variants
     chosen = substitutions[:10] + others[:6]
     together = distances(masked_model, human_genome, chosen, context=512)
-    monkeypatch.setattr(embedding_passes, "_GROUP", 3)
+    monkeypatch.setattr(window_batches, "_GROUP", 3)
     shuffled = random.Random(1).sample(range(len(chosen)), len(chosen))
     mixed = distances(masked_model, human_genome, [chosen[i] for i in shuffled], context=512, batch_size=2)
     for place, one in zip(shuffled, mixed, strict=True):

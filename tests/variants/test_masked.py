@@ -17,7 +17,7 @@ from genossm.models import SequenceModel
 from genossm.sequence import Variant, reverse_complement
 from genossm.testing import random_sequence
 from genossm.testing.strategies import repetitive_dna, variants
-from genossm.variants import Allele, ScoredAllele, ScoringOptions, Status, masked_passes, score
+from genossm.variants import Allele, ScoredAllele, ScoringOptions, Status, masked_passes, score, window_batches
 from genossm.variants.definition import masked_llr
 from genossm.variants.scorer import Scorer
 
@@ -129,13 +129,14 @@ def test_the_other_strand_of_the_genome_is_the_other_strand_of_the_score(
 
 
 def test_neither_order_nor_company_nor_batch_size_matters(
-    masked_model: SequenceModel, human_genome: Genome, human_variants
+    masked_model: SequenceModel, human_genome: Genome, human_variants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     substitutions, others = human_variants
     chosen = others[:8] + substitutions[:15]
     together = list(score(masked_model, human_genome, chosen, context=512))
     alone = [one for variant in chosen[::4] for one in score(masked_model, human_genome, [variant], context=512)]
     assert_same(alone, together[::4])
+    monkeypatch.setattr(window_batches, "_GROUP", 3)
     for batch_size in (1, 7):
         shuffled = random.Random(batch_size).sample(range(len(chosen)), len(chosen))
         mixed = score(masked_model, human_genome, [chosen[i] for i in shuffled], context=512, batch_size=batch_size)
