@@ -83,6 +83,14 @@ REFUSED = [
     (["--config", "run.yaml", "--set", "data.window=10001"], 1, "window of 10,001 bases does not fit"),
     (["--config", "run.yaml", "--set", "splits.validation=20:1,149,001-1,160,000"], 1, "overlap by 1,000 bases"),
     (["--config", "run.yaml", "--resume"], 1, "nothing to resume"),
+    (
+        ["--config", "run.yaml", "--set", "masking.fraction=0.15"],
+        1,
+        "masking is given, but model.objective is 'causal'",
+    ),
+    (["--config", "run.yaml", "--set", "masking.fraction=15"], 1, "masking: fraction is 15.0; wanted a share"),
+    (["--config", "run.yaml", "--set", "model.direction=bidirectional"], 1, "wanted the objective 'masked'"),
+    (["--config", "run.yaml", "--set", "model.objective=masked"], 1, "wanted the objective 'causal'"),
     (["--config", "run.yaml", "--resume", "--force"], 2, "Choose one"),
 ]
 
