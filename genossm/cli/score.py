@@ -47,6 +47,14 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 @click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
 @click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
 @click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
+@click.option("-r", "--regions", multiple=True, metavar="REGION,...", help="Records there alone, as in 20:1,000-2,000.")
+@click.option(
+    "-R",
+    "--regions-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.bed",
+    help="Records in these intervals alone.",
+)
 @click.option("--variant", "variants", multiple=True, metavar="20:123:A>G", help="Score this one; may be repeated.")
 @click.option(
     "--method",
@@ -81,6 +89,8 @@ def command(
     output: str,
     output_type: Literal["v", "z", "b"] | None,
     write_index: bool,
+    regions: tuple[str, ...],
+    regions_file: Path | None,
     variants: tuple[str, ...],
     methods: tuple[str, ...],
     context: int,
@@ -111,6 +121,8 @@ def command(
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
+    if variants and (regions or regions_file):
+        raise click.UsageError("--variant names what is scored; -r and -R go with a VCF or BCF file.")
     if variants and output != "-":
         raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
     from genossm.variants import FilePolicy, ScoringOptions
@@ -131,7 +143,7 @@ def command(
         )
         click.echo("\n".join(lines))
         return
-    policy = FilePolicy(output_type, write_index, check_ref, max_skip_frac, force)
+    policy = FilePolicy(output_type, write_index, check_ref, max_skip_frac, force, regions, regions_file)
     with _progress() as progress:
         result = run_score_file(
             model,

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from genossm.data.bed import read_bed
 from genossm.data.edges import EdgePolicy, Window, encode_window, window_around
 from genossm.data.table import Columns, column, numbers, read_table
-from genossm.data.text import interval_from_fields
+from genossm.genome.bed import interval_from_fields, read_bed
 from genossm.sequence.interval import Interval
 
 if TYPE_CHECKING:

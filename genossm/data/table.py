@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genossm.core.errors import InputFileError, MissingDependencyError
-from genossm.data.text import open_text
+from genossm.genome.bed import open_text
 
 Columns = Mapping[str, Sequence[object]]
 

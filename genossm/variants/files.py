@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,7 @@ from genossm.core.provenance import Provenance
 from genossm.genome import Genome
 from genossm.variants.locate import BLOCK, Allele, Located, ScoredAllele
 from genossm.variants.options import ScoringOptions
+from genossm.variants.regions import Regions
 from genossm.variants.status import Status
 from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
 from genossm.variants.vcf_input import Record, VcfInput, open_vcf
@@ -44,6 +45,7 @@ class FilePolicy:
     check_ref: at a REF that differs from the reference, "w" keeps and marks the record, "e" stops.
     max_skip_frac: stop with exit code 3 if more than this share of the ALT alleles gets no score.
     force: replace the output, and scores of an earlier run in the input.
+    regions, regions_file: where records are taken from, if not everywhere; see `Regions`.
     """
 
     output: Format | None = None
@@ -51,6 +53,8 @@ class FilePolicy:
     check_ref: Literal["w", "e"] = "w"
     max_skip_frac: float | None = None
     force: bool = False
+    regions: tuple[str, ...] = ()
+    regions_file: Path | None = None
 
     def __post_init__(self) -> None:
         if self.max_skip_frac is not None and not 0 <= self.max_skip_frac <= 1:
@@ -123,12 +127,14 @@ def score_file(
     policy: FilePolicy,
     *,
     command: str,
+    regions: Regions | None = None,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Summary:
     """Write the records of `source` to `target` as they came, each with a score or a reason for every ALT allele.
 
     source, target: paths, or "-".   command: for the header, without what may differ between equal runs.
+    regions: where records are taken from; none given is everywhere.
     progress: called with (records read, haplotypes run) so far; a masked copy is one of its own.
     Raises: MethodError for a method that the model does not give; InputFileError for a file that is no VCF or BCF, is
     cut off, or has a malformed line; WrongAssemblyError if over half of the first 200 alleles that can be checked
@@ -143,7 +149,8 @@ def score_file(
     summary = Summary(run)
     started = time.perf_counter()
     with open_vcf(source) as vcf, open_output(target, kind, index=policy.index, force=policy.force) as output:
-        job = _Job(scorer, vcf, policy, summary, progress)
+        asked = replace(vcf, records=regions.select(vcf.records)) if regions else vcf
+        job = _Job(scorer, asked, policy, summary, progress)
         output.header(scored_header(vcf.header, run, name=vcf.name, replace=policy.force))
         for record, alleles in job.scored_records():
             info = scored_info(record.info, alleles, scorer.options.methods)

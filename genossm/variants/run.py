@@ -15,6 +15,7 @@ from genossm.sequence import Variant
 from genossm.variants.files import FilePolicy, Summary, score_file
 from genossm.variants.methods import methods_for
 from genossm.variants.options import ScoringOptions
+from genossm.variants.regions import Regions
 from genossm.variants.table import table_lines
 from genossm.variants.vcf_header import refuse_scored
 from genossm.variants.vcf_input import open_vcf
@@ -38,13 +39,14 @@ def run_score_file(
     progress: Callable[[int, int], None] | None = None,
     horizon_given: bool = False,
 ) -> Summary:
-    """Score a VCF or BCF file; see `score_file` for what is raised.
+    """Score a VCF or BCF file; see `score_file` and `Regions` for what is raised.
 
     source, target: paths, or "-".   summary_path: JSON with counts, rates and digests.
     horizon_given: the user asked for the horizon of `options`, so that a method without one is an error.
     """
     _refuse_early(source, target, policy, summary_path)
     with genossm.genome.open(reference) as genome:
+        regions = Regions(genome, policy.regions, policy.regions_file)
         model = _load(model_path, device)
         options = _options_for(model, options, horizon_given=horizon_given)
         summary = score_file(
@@ -55,6 +57,7 @@ def run_score_file(
             options,
             policy,
             command=equal_runs_command(model_path, model.objective, reference, source, options, policy),
+            regions=regions,
             batch_size=batch_size,
             progress=progress,
         )
@@ -114,6 +117,8 @@ def equal_runs_command(
         words += ["--horizon", "full" if options.horizon is None else str(options.horizon)]
     words += ["--both-strands"] if options.both_strands else []
     words += ["--check-ref", policy.check_ref]
+    words += [word for text in policy.regions for word in ("-r", text)]
+    words += ["-R", str(policy.regions_file)] if policy.regions_file else []
     return shlex.join([*words, source])
 
 
