@@ -36,7 +36,7 @@ class Bidirectional(nn.Module):
         assert state is None
         if not self.tied:
             return self.mamba_fwd(hidden, reverse=reverse)[0] + self.mamba_rev(hidden, reverse=not reverse)[0], None
-        projected = self.mamba_fwd.in_proj(hidden)
+        projected = self.mamba_fwd.project(hidden)
         y = self.mamba_fwd.mix(projected, reverse=reverse)[0]
         y = y + self.mamba_rev.mix(projected, reverse=not reverse)[0]
         out = self.mamba_fwd.out_proj(y)

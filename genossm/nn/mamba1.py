@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genossm.nn.config import StackConfig
 from genossm.nn.norm import at_least_float32
+from genossm.nn.recompute import forgettable
 from genossm.nn.state import LayerState
 from genossm_kernels import causal_conv1d, selective_scan
 
@@ -52,8 +53,15 @@ class Mamba1(nn.Module):
         state: what came before the first processed position; None is the beginning of a sequence.
         reverse: run from the last position to the first.
         """
-        y, state = self.mix(self.in_proj(hidden), state, reverse=reverse)
+        y, state = self.mix(self.project(hidden), state, reverse=reverse)
         return self.out_proj(y), state
+
+    def project(self, hidden: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length two_d_inner"]:
+        """`in_proj`: what the convolution reads, and the gate."""
+        projected = self.in_proj(hidden)
+        if type(self.in_proj) is not nn.Linear:  # what stands in for it may draw random numbers
+            return projected
+        return forgettable(projected, "projections", F.linear, hidden, *given(self.in_proj.weight, self.in_proj.bias))
 
     def mix(
         self,
@@ -64,19 +72,14 @@ class Mamba1(nn.Module):
     ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState]:
         """The part between `in_proj` and `out_proj`; mixers that share projections call it directly."""
         x, z = projected.chunk(2, dim=-1)
-        u, tail = causal_conv1d(
-            x,
-            self.conv1d.weight.squeeze(1),
-            self.conv1d.bias,
-            reverse=reverse,
-            initial_state=None if state is None else state.conv,
-            return_final_state=True,
-            backend=self.backend,
-        )
+        u, tail = self._convolve(x, None if state is None else state.conv, reverse)
         step, B, C = self.x_proj(u).split([self.step_rank, self.d_state, self.d_state], dim=-1)
+        delta = self.dt_proj(step)
+        if type(self.dt_proj) is StepProjection:
+            delta = forgettable(delta, "cheap", F.linear, step, self.dt_proj.weight)
         y, memory = selective_scan(
             u,
-            self.dt_proj(step),
+            delta,
             -torch.exp(at_least_float32(self.A_log)),
             B.unsqueeze(2),
             C.unsqueeze(2),
@@ -89,6 +92,18 @@ class Mamba1(nn.Module):
             backend=self.backend,
         )
         return y, LayerState(tail, memory)
+
+    def _convolve(self, x: Tensor, tail: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
+        weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
+        has_bias, options = bias is not None, {"reverse": reverse, "backend": self.backend}
+        u, after = causal_conv1d(x, weight, bias, initial_state=tail, return_final_state=True, **options)
+
+        def again(x: Tensor, weight: Tensor, *others: Tensor) -> Tensor:
+            bias = others[0] if has_bias else None
+            tail = others[-1] if len(others) > has_bias else None
+            return causal_conv1d(x, weight, bias, initial_state=tail, **options)
+
+        return forgettable(u, "cheap", again, x, weight, *given(bias, tail)), after
 
     @torch.no_grad()
     def _initialize_dynamics(self, config: StackConfig) -> None:
@@ -105,6 +120,11 @@ class Mamba1(nn.Module):
             # Decay would pull time scales towards one value, and narrow dtypes would round them.
             parameter._no_weight_decay = True  # type: ignore[attr-defined]
             parameter._keep_float32 = True  # type: ignore[attr-defined]
+
+
+def given(*tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Those that are there."""
+    return tuple(tensor for tensor in tensors if tensor is not None)
 
 
 def inverse_softplus(x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:

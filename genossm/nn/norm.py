@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genossm.nn.config import StackConfig
+from genossm.nn.recompute import forgettable
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -25,8 +26,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*any size"]) -> Float[Tensor, "*any size"]:
         """Normalise the last dimension; the result has the dtype of the weight."""
+        return self.apply_to(x, self.weight)
+
+    def apply_to(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`forward` with another weight."""
         wide = at_least_float32(x)
-        return F.rms_norm(wide, self.weight.shape, self.weight.to(wide.dtype), self.eps).to(self.weight.dtype)
+        return F.rms_norm(wide, weight.shape, weight.to(wide.dtype), self.eps).to(weight.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -40,9 +45,28 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*any size"]) -> Float[Tensor, "*any size"]:
         """Normalise the last dimension; the result has the dtype of the weight."""
+        return self.apply_to(x, self.weight, self.bias)
+
+    def apply_to(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`forward` with another weight and bias."""
         wide = at_least_float32(x)
-        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
-        return F.layer_norm(wide, self.weight.shape, weight, bias, self.eps).to(self.weight.dtype)
+        return F.layer_norm(wide, weight.shape, weight.to(wide.dtype), bias.to(wide.dtype), self.eps).to(weight.dtype)
+
+
+def normalized(norm: nn.Module, stream: Tensor) -> Tensor:
+    """`norm(stream)` in the dtype that a matrix product after it wants: that of autocast, inside it."""
+
+    def narrow(tensor: Tensor) -> Tensor:
+        device = tensor.device.type
+        return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
+
+    hidden = narrow(norm(stream))
+    if not isinstance(norm, RMSNorm | LayerNorm) or hidden is stream:
+        return hidden
+    apply = norm.apply_to
+    return forgettable(
+        hidden, "projections", lambda x, *weights: narrow(apply(x, *weights)), stream, *norm.parameters()
+    )
 
 
 def build_norm(config: StackConfig) -> RMSNorm | LayerNorm:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from genossm.core.errors import ConfigError, MethodError
 from genossm.nn.config import StackConfig
 from genossm.nn.directions import build_mixer, exchange_strands, join_strands
-from genossm.nn.norm import at_least_float32, build_norm
+from genossm.nn.norm import at_least_float32, build_norm, normalized
+from genossm.nn.recompute import Recompute, recomputing
 from genossm.nn.state import LayerState, StackState
 from genossm_kernels import ShapeError
 
@@ -30,7 +31,15 @@ class StackOutput:
 
 
 class Block(nn.Module):
-    """stream + mixer(norm(stream))"""
+    """stream + mixer(norm(stream))
+
+    recompute: what the backward pass makes again and autograd does not keep; may be changed at any time.
+    "cheap" (step sizes, results of the convolutions) costs a few percent of a step and gives back two fifths of the
+    activation memory; "projections" (those of in_proj and the norm besides) costs more and gives back two thirds;
+    "nothing" is for short sequences, and for a checkpoint around the block.
+    """
+
+    recompute: Recompute = "cheap"
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -41,7 +50,13 @@ class Block(nn.Module):
         self, stream: Float[Tensor, "rows length d_strand"], state: LayerState | None = None
     ) -> tuple[Float[Tensor, "rows length d_strand"], LayerState | None]:
         """The stream after this block, in the stream's dtype, and the mixer's state, if it has one."""
-        mixed, after = self.mixer(self.norm(stream), state)
+        if torch.compiler.is_compiling():
+            return self._run(stream, state)
+        with recomputing(self.recompute):
+            return self._run(stream, state)
+
+    def _run(self, stream: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState | None]:
+        mixed, after = self.mixer(normalized(self.norm, stream), state)
         return stream + mixed.to(stream.dtype), after
 
 
