@@ -123,7 +123,8 @@ def _fit_two_sided(
         require_known_bases(train, validation)
         counts = count_both_strands(train, max(orders))
         masked = tune_two_sided(counts, validation, orders, masked=hidden)
-        whole = tune_two_sided(counts, validation, orders)
+        # Order 0 looks at no flank.
+        whole = tune_two_sided(counts, validation, [order for order in orders if order])
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return list(masked.values()), list(whole.values())
