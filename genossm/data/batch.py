@@ -35,6 +35,14 @@ class Batch:
         """The batch on another device; Lightning calls this."""
         return replace(self, input_ids=self.input_ids.to(*args, **kwargs), targets=self.targets.to(*args, **kwargs))
 
+    def split(self, rows: int) -> tuple[Batch, ...]:
+        """The batch in parts of at most so many rows, in order."""
+        firsts = range(0, len(self.input_ids), rows)
+        return tuple(
+            Batch(self.input_ids[i : i + rows], self.targets[i : i + rows], self.intervals[i : i + rows])
+            for i in firsts
+        )
+
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's loader calls this."""
         return replace(self, input_ids=self.input_ids.pin_memory(), targets=self.targets.pin_memory())

@@ -42,6 +42,8 @@ class DataConfig:
     """Windows and batches.
 
     window: bases.   batch: windows a step over all devices.
+    micro_batch: windows that a device reads at once; a batch of more is read in parts and their gradients are added up.
+        All of them unless given.
     sampling: "random" starts, or "tiled" every `stride` bases (the window's length unless given), shuffled.
     reverse_complement: read each training window on a random strand.
     max_n_fraction: windows with a larger share of letters other than A, C, G, T are left out.
@@ -51,6 +53,7 @@ class DataConfig:
 
     window: int = 1024
     batch: int = 16
+    micro_batch: int | None = None
     sampling: Literal["random", "tiled"] = "random"
     stride: int | None = None
     reverse_complement: bool = True
@@ -60,7 +63,7 @@ class DataConfig:
     validation_batch: int | None = None
 
     def __post_init__(self) -> None:
-        _require_positive(self, "window", "batch", "stride", "validation_window", "validation_batch")
+        _require_positive(self, "window", "batch", "micro_batch", "stride", "validation_window", "validation_batch")
         if self.workers < 0:
             raise ConfigError(f"workers is {self.workers}; wanted 0 or more.")
         if not 0.0 <= self.max_n_fraction <= 1.0:

@@ -101,7 +101,8 @@ def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryE
     if device is None:
         gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
         device = torch.device("cuda" if gpu else "cpu")
-    batch = max(1, config.data.batch // config.run.devices)
+    share = max(1, config.data.batch // config.run.devices)
+    batch = min(share, config.data.micro_batch or share)
     bf16 = config.run.precision == "bf16" or (config.run.precision == "auto" and device.type == "cuda")
     step = measure_step(config.stack_config(), batch, config.data.window, device, torch.bfloat16 if bf16 else None)
     optimizer = _OPTIMIZER_COPIES * step.parameters

@@ -71,6 +71,7 @@ def fit(
         config.schedule,
         total_steps=config.total_steps,
         gradient_clip=config.run.gradient_clip,
+        micro_batch=config.data.micro_batch,
     )
     log = MetricsLog(metrics, tokens_per_step=config.tokens_per_step, every=config.run.log_every)
     kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)

@@ -49,6 +49,8 @@ class LanguageModelTraining(LightningModule):
 
     model: of the objective that the batches are made for; a model that reads both ways sees the next base.
     total_steps: where the schedule ends.   gradient_clip: largest norm of all gradients together, None for none.
+    micro_batch: windows in one pass; a batch of more is read in parts, whose gradients add up to the whole batch's,
+    each target base counting alike. None: the batch in one pass.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
     validation.
     Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
@@ -62,9 +64,10 @@ class LanguageModelTraining(LightningModule):
         *,
         total_steps: int | None,
         gradient_clip: float | None = 1.0,
+        micro_batch: int | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.micro_batch = model, micro_batch
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.total_steps, self.gradient_clip = total_steps, gradient_clip
         self.last_bits = self.last_norm = self.last_rate = self.validation_bits = float("nan")
@@ -79,11 +82,23 @@ class LanguageModelTraining(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         self._batch = batch
-        nats, count = self.nats(batch)
+        # Here and not in Lightning's place, which is after the forward pass: gradients of the first parts must stay.
+        self.zero_grad()
         # A batch may hold no target at all (windows of N, where the limit allows them).
-        loss = nats / count.clamp(min=1)
-        self._loss = loss.detach()
+        count = (batch.targets != IGNORE).sum().clamp(min=1)
+        *parts, last = batch.split(self.micro_batch or len(batch.input_ids))
+        done = torch.zeros((), device=count.device)
+        for part in parts:
+            loss = self.nats(part)[0] / count
+            with torch.autocast(count.device.type, enabled=False):
+                loss.backward()
+            done += loss.detach()
+        loss = self.nats(last)[0] / count
+        self._loss = done + loss.detach()
         return loss
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:  # noqa: ARG002
+        """Gradients were cleared when the step began."""
 
     def configure_gradient_clipping(
         self,

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from genossm.cli.train import command
 from genossm.models import SequenceModel
 from genossm.nn import StackConfig
-from genossm.training.estimate import MemoryEstimate, measure_step
+from genossm.training.config import load_train_config
+from genossm.training.estimate import MemoryEstimate, estimate, measure_step
 
 CPU = torch.device("cpu")
 DEMO = Path(__file__).parents[2] / "configs" / "train" / "demo.yaml"
@@ -87,6 +88,12 @@ def test_the_command_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_batch_in_parts_takes_what_a_part_takes() -> None:
+    whole, parts = (estimate(load_train_config(DEMO, [f"data.micro_batch={size}"]), CPU) for size in ("null", 2))
+    assert (whole.batch, parts.batch) == (8, 2)
+    assert 3.5 < whole.activations / parts.activations < 4.5
+
+
 def test_the_verdict_says_what_to_change() -> None:
     known = {"parameters": 10_000, "gradients": 10_000, "optimizer": 20_000, "activations": 500_000}
     fits = MemoryEstimate("cpu", 4, 1000, **known, peak=840_000, available=840_000)
@@ -94,8 +101,8 @@ def test_the_verdict_says_what_to_change() -> None:
     short = dataclasses.replace(fits, available=440_000)
     assert short.window_that_fits == 500
     assert short.lines()[-1] == (
-        "It does NOT fit. At this batch a window of 500 bases would (data.window), at this window a batch of 2 a "
-        "device (data.batch)."
+        "It does NOT fit. At this batch a window of 500 bases would (data.window), at this window 2 at once "
+        "(data.micro_batch)."
     )
     assert "take a smaller model" in dataclasses.replace(fits, available=30_000).lines()[-1]
     assert "not known" in dataclasses.replace(fits, available=None).lines()[-1]

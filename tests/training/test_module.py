@@ -57,6 +57,29 @@ def test_a_batch_without_any_target_is_no_accident() -> None:
     assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_parts_add_up_to_the_batch_whatever_share_of_targets_they_hold(micro_batch: int) -> None:
+    rows = [make_batch(letters) for letters in ("ACGTACGTAC", "NNNNNNNNNA", "GGNNTTNNCC", "NNNNNNNNNN", "TTGACCATGA")]
+    batch = Batch(
+        torch.cat([row.input_ids for row in rows]),
+        torch.cat([row.targets for row in rows]),
+        tuple(row.intervals[0] for row in rows),
+    )
+    found: list[tuple[float, list[torch.Tensor]]] = []
+    for size in (None, micro_batch):
+        module = make_module(None)
+        module.micro_batch = size
+        optimizer = module.configure_optimizers()["optimizer"]
+        for _ in range(2):  # what one step leaves must not reach the next
+            module.training_step(batch, 0).backward()
+            module.configure_gradient_clipping(optimizer)
+        found.append((module.last_bits, [p.grad for p in module.parameters() if p.grad is not None]))
+    (bits, whole), (bits_of_parts, added) = found
+    assert bits_of_parts == pytest.approx(bits, rel=1e-6)
+    for one, other in zip(whole, added, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-6, rtol=1e-4)
+
+
 def step(module: LanguageModelTraining, batch: Batch) -> float:
     """Forward, backward and clipping; returns the norm of the gradients afterwards."""
     optimizer = module.configure_optimizers()["optimizer"]

@@ -247,3 +247,13 @@ def test_lightning_keeps_quiet(make_config: Make, capfd: pytest.CaptureFixture[s
     assert len(steps) == 3
     others = [line for line in err.splitlines() if line not in steps and "plain PyTorch path" not in line]
     assert others == []
+
+
+def test_a_run_in_parts_learns_what_the_whole_batches_teach(make_config: Make, tmp_path: Path) -> None:
+    train(make_config())
+    train(make_config(data__micro_batch=3, output__directory=str(tmp_path / "parts")))
+    whole, parts = ([row for row in rows(tmp_path / name) if row["train_bits_per_base"]] for name in ("run", "parts"))
+    for one, other in zip(whole, parts, strict=True):
+        assert other["tokens"] == one["tokens"]
+        assert float(other["train_bits_per_base"]) == pytest.approx(float(one["train_bits_per_base"]), abs=1e-4)
+        assert float(other["gradient_norm"]) == pytest.approx(float(one["gradient_norm"]), rel=1e-3)
