@@ -80,6 +80,14 @@ def test_a_repeat_that_passes_the_end_of_its_window(masked_model: SequenceModel,
     assert values[0] == pytest.approx(values[2], abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("context", [8, 16, 24])
+def test_windows_shorter_than_what_is_asked_for(context: int, masked_model: SequenceModel, make_genome) -> None:
+    letters = random_sequence(60, seed=9).decode()
+    chosen = [Variant("1", pos1, letters[pos1 - 1], letters[pos1 - 1] + "A") for pos1 in (2, 17, 30, 44, 59)]
+    chosen += [Variant("1", pos1, letters[pos1 - 1 : pos1 + 1], letters[pos1 - 1]) for pos1 in (7, 31, 45)]
+    assert_defined(masked_model, make_genome({"1": letters}), chosen, context=context)
+
+
 def test_nothing_to_compare_is_zero(masked_model: SequenceModel, make_genome) -> None:
     [one] = score(masked_model, make_genome({"1": "AAAA"}), [Variant("1", 1, "AA", "A")], context=64)
     assert (one.status, one.llr) == (Status.OK, 0.0)

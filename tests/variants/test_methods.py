@@ -12,7 +12,7 @@ import pytest
 from genossm.core.errors import UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.variants import FilePolicy, ScoringOptions, score_file
+from genossm.variants import FilePolicy, ScoringOptions, score, score_file
 from genossm.variants.methods import METHODS, parse_methods, tags_of
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import open_vcf
@@ -104,6 +104,23 @@ def test_tables_have_a_column_a_field(run_score, masked: list[object]) -> None:
     assert head == ["variant", "GENOSSM_LLR", *EMBEDDING_TAGS, "GENOSSM_STATUS"]
     assert all(float(value) for value in first[1:-1])
     assert second == ["20:5:A>C", *".....", "REF_MISMATCH"]
+
+
+def test_in_a_file_and_alone(masked_model: SequenceModel, human_genome: Genome, human_variants, tmp_path: Path) -> None:
+    substitutions, others = human_variants
+    chosen = sorted(substitutions[:6] + others[:4], key=lambda one: one.pos1)
+    source = tmp_path / "in.vcf"
+    rows = "".join(one.to_vcf_row() + "\n" for one in chosen)
+    source.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n" + rows)
+    options = ScoringOptions(context=256, methods=("mlm", "embedding"))
+    score_file(masked_model, human_genome, source, tmp_path / "o.vcf", options, FilePolicy(), command="genossm score")
+    with pysam.VariantFile(str(tmp_path / "o.vcf")) as file:
+        written = [[record.info[tag.name][0] for tag in tags_of(options.methods)] for record in file]
+    for one, values in zip(chosen, written, strict=True):
+        [alone] = score(masked_model, human_genome, [one], methods=options.methods, context=256)
+        assert alone.embedding is not None
+        # Six digits are written, and float32 has seven.
+        assert values == pytest.approx([alone.llr, *alone.embedding], rel=1e-5, abs=3e-5)
 
 
 def test_alleles_without_a_score_have_no_distance(masked_model: SequenceModel, make_genome, tmp_path: Path) -> None:
