@@ -63,11 +63,16 @@ class _Plan:
     alive: list[Tensor] = field(default_factory=list)
 
     def pack(self, tensor: Tensor) -> _View | _Kept:
-        source = self.sources.get(tensor.untyped_storage().data_ptr())
+        source = self.sources.get(_storage_of(tensor))
         if source is None:
             return _Kept(tensor, tensor._version)
         source.views += 1
         return _View(source, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
+
+
+def _storage_of(tensor: Tensor) -> int:
+    """What views of one storage share; fake tensors have no address, but a storage too."""
+    return tensor.untyped_storage()._cdata
 
 
 def _unpack(packed: _View | _Kept) -> Tensor:
@@ -113,6 +118,6 @@ def forgettable(tensor: Tensor, level: Recompute, make: Callable[..., Tensor], *
     device = tensor.device.type
     autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
     detached = [plan.pack(input.detach()) for input in inputs]
-    plan.sources[tensor.untyped_storage().data_ptr()] = _Source(make, detached, autocast)
+    plan.sources[_storage_of(tensor)] = _Source(make, detached, autocast)
     plan.alive.append(tensor)
     return tensor

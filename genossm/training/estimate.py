@@ -86,9 +86,8 @@ class MemoryEstimate:
         if longest:
             remedy = f"At this batch a window of {longest:,} bases would (data.window)"
             if self.batch > 1:
-                remedy += (
-                    f", at this window a batch of {max(1, longest * self.batch // self.window)} a device (data.batch)"
-                )
+                fewer = max(1, longest * self.batch // self.window)
+                remedy += f", at this window {fewer} at once (data.micro_batch)"
             remedy += "."
         return f"It does NOT fit. {remedy}"
 

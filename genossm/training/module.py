@@ -97,7 +97,7 @@ class LanguageModelTraining(LightningModule):
         self._loss = done + loss.detach()
         return loss
 
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:  # noqa: ARG002
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Gradients were cleared when the step began."""
 
     def configure_gradient_clipping(
