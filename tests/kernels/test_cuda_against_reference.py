@@ -155,6 +155,7 @@ SCANS = {
     "step_given": Scan(length=140, channels=24, d_state=30, softplus=False, bias=False),
     "small_state_many_channels": Scan(length=140, channels=140, d_state=4),
     "blocks_and_groups": Scan(length=150, channels=48, d_state=8, groups=3, reverse=(False, True), packed=True),
+    "blocks_of_several_walks": Scan(length=400, channels=100),
     "steps_near_zero": Scan(step_shift=-9.0),
     "steps_huge": Scan(step_shift=12.0),
 }
@@ -231,9 +232,11 @@ def test_emulation_notices_a_broken_kernel(
         whole = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
         monkeypatch.setattr(scan_backend, "launcher_for", lambda _: emulation.Emulator(tmp_path))
         text = source.read_source(cuda_plan._FORWARD)
-        for line in ("await_copies<1>();", "reduce_scatter<4 * GROUP>(y, lane, 16, STATE_LANES);"):
-            assert line in text
-            monkeypatch.setattr(emulation, "read_source", lambda _, line=line: text.replace(line, "", 1))
+        start = text.index("outputs(const ScanParams p)")
+        for line in ("await_copies<0>();", "y[g][i] = fmaf(h[i][s + j], c[j], y[g][i]);"):
+            at = text.index(line, start)
+            less = text[:at] + text[at + len(line) :]
+            monkeypatch.setattr(emulation, "read_source", lambda _, less=less: less)
             broken = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
             assert not torch.allclose(broken, whole)
 
@@ -286,6 +289,9 @@ CONVOLUTIONS = {
     "one_step_no_activation": Convolution(length=1, width=3, bias=False, activation=None),
     "width_1": Convolution(width=1, state=False),
     "width_8_odd_channels": Convolution(length=40, width=8, channels=5, packed=True),
+    "width_24": Convolution(length=130, width=24, channels=6, dtype="bfloat16"),
+    "width_64_packed": Convolution(batch=1, length=90, width=64, channels=3, reverse=True, packed=True),
+    "width_128_longer_than_the_sequence": Convolution(batch=1, length=50, width=128, channels=2),
 }
 
 

@@ -11,14 +11,15 @@ from genossm_kernels._cuda import cache, compiler
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda_plan as scan_plan
 
-SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "STATE_LANES": 4, "ALIGNED": 1, "ALIGNED_MAPS": 1}
+SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "PACKED": 1, "PADDED_STATE": 16, "ALIGNED": 1, "ALIGNED_MAPS": 1}
+SEGMENT_MACROS = SCAN_MACROS | {"SEGMENT_WARPS": 4, "SEGMENT_BLOCKS": 3}
+CONVOLUTION = {"DTYPE": 1, "SILU": 1, "ALIGNED": 1}
 SOURCES = {
-    "scan_forward": (scan_plan._FORWARD, SCAN_MACROS | {"FORWARD_WARPS": 8, "FORWARD_BLOCKS": 2}),
-    "scan_backward": (
-        scan_plan._BACKWARD,
-        SCAN_MACROS | {"ADJOINT_WARPS": 8, "ADJOINT_BLOCKS": 2, "BACKWARD_WARPS": 8},
-    ),
-    "convolution": (conv_backend._SOURCE, {"DTYPE": 1, "WIDTH": 4, "SILU": 1, "ALIGNED": 1}),
+    "scan_forward": (scan_plan._FORWARD, SEGMENT_MACROS),
+    "scan_adjoints": (scan_plan._ADJOINTS, SEGMENT_MACROS),
+    "scan_backward": (scan_plan._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 4, "BACKWARD_BLOCKS": 3}),
+    "convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0}),
+    "wide_convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 24, "PIECE": 1, "PACKED": 1}),
 }
 needs_compiler = pytest.mark.skipif(
     not compiler.installed(), reason="genossm[cuda] is not installed: there is no NVRTC to compile with"

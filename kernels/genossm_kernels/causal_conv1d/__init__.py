@@ -10,7 +10,7 @@ from torch import Tensor
 from genossm_kernels.causal_conv1d import reference, torch_path
 from genossm_kernels.causal_conv1d.autograd import run_compiled
 from genossm_kernels.causal_conv1d.contract import ConvArguments
-from genossm_kernels.causal_conv1d.operator import run_operator, traced_backend
+from genossm_kernels.causal_conv1d.torch_operator import run_operator, traced_backend
 from genossm_kernels.checks import (
     check_activations,
     check_device,

@@ -13,10 +13,11 @@ from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, Conv
 
 _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_WIDEST = 8
+_WIDEST = 128
 _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
 _THREADS = 128
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 16, 256
+_REGISTERS = 96  # for what a thread holds a tap: inputs and weights, and their gradients in the backward pass
 _THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
 
 # fmt: off
@@ -57,10 +58,11 @@ def forward(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     x, width = arguments.x, arguments.weight.shape[1]
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     final_state = torch.empty(x.shape[0], width - 1, x.shape[2], dtype=x.dtype, device=x.device)
-    parameters, threads = _parameters(arguments, launcher)
+    piece = _piece(arguments, 2)
+    parameters, threads = _parameters(arguments, launcher, piece)
     parameters.y, parameters.y_batch, parameters.y_row = y.data_ptr(), y.stride(0), y.stride(1)
     parameters.final_state = final_state.data_ptr()
-    module = launcher.module(_SOURCE, _macros(arguments, (x,)))
+    module = launcher.module(_SOURCE, _macros(arguments, piece, (x,)))
     with launcher.active() as stream:
         module.launch(stream, "convolve", -(-threads // _THREADS), _THREADS, 0, parameters)
     return y, final_state
@@ -71,7 +73,8 @@ def backward(arguments: ConvArguments, grad_y: Tensor, grad_final_state: Tensor 
     launcher = launcher_for(arguments.x.device)
     x, weight = arguments.x, arguments.weight
     channels, width = weight.shape
-    parameters, threads = _parameters(arguments, launcher)
+    piece = _piece(arguments, 4)
+    parameters, threads = _parameters(arguments, launcher, piece)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grad_initial = None if arguments.initial_state is None else torch.empty_like(arguments.initial_state)
     chunks = x.shape[0] * parameters.chunks
@@ -82,7 +85,7 @@ def backward(arguments: ConvArguments, grad_y: Tensor, grad_final_state: Tensor 
     parameters.grad_x, parameters.weight_partial = grad_x.data_ptr(), partial.data_ptr()
     if grad_initial is not None:
         parameters.grad_initial_state = grad_initial.data_ptr()
-    module = launcher.module(_SOURCE, _macros(arguments, (x, grad_y)))
+    module = launcher.module(_SOURCE, _macros(arguments, piece, (x, grad_y)))
     with launcher.active() as stream:
         module.launch(stream, "convolve_gradients", -(-threads // _THREADS), _THREADS, 0, parameters)
     sums = partial.sum(dim=0)
@@ -90,7 +93,15 @@ def backward(arguments: ConvArguments, grad_y: Tensor, grad_final_state: Tensor 
     return ConvGradients(x=grad_x, weight=sums[:, :width].contiguous(), bias=bias, initial_state=grad_initial)
 
 
-def _parameters(arguments: ConvArguments, launcher: Launcher) -> tuple[ConvParameters, int]:
+def _piece(arguments: ConvArguments, held: int) -> int:
+    """Channels of a thread that holds `held` numbers a tap: a power of two, up to 16 bytes; 1 where taps are many."""
+    piece = 16 // arguments.x.element_size()
+    while piece > 1 and held * arguments.weight.shape[1] * piece > _REGISTERS:
+        piece //= 2
+    return piece
+
+
+def _parameters(arguments: ConvArguments, launcher: Launcher, piece: int) -> tuple[ConvParameters, int]:
     """The parameters common to both passes, and the number of threads that share the work."""
     a, x = arguments, arguments.x
     p = ConvParameters()
@@ -101,25 +112,29 @@ def _parameters(arguments: ConvArguments, launcher: Launcher) -> tuple[ConvParam
     p.batch, p.length, p.channels = x.shape
     p.blocks = len(a.reverse)
     p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
-    vector = 16 // x.element_size()
-    p.pieces_per_block = -(-(p.channels // p.blocks) // vector)
+    width = a.weight.shape[1]
+    p.pieces_per_block = -(-(p.channels // p.blocks) // piece)
     pieces = p.batch * p.blocks * p.pieces_per_block
     wanted = max(1, launcher.multiprocessors * _THREADS_WANTED // pieces)
-    p.chunk = min(_LONGEST_CHUNK, max(_SHORTEST_CHUNK, -(-p.length // wanted)))
+    # A chunk reads width - 1 rows of its neighbours besides its own.
+    longest, shortest = max(_LONGEST_CHUNK, 16 * width), max(_SHORTEST_CHUNK, 2 * width)
+    p.chunk = min(longest, max(shortest, -(-p.length // wanted)))
     p.chunks = -(-p.length // p.chunk)
     return p, pieces * p.chunks
 
 
-def _macros(arguments: ConvArguments, rows: tuple[Tensor, ...]) -> tuple[tuple[str, int], ...]:
-    """What the source is compiled for. `rows` are the tensors whose channels may be read 16 bytes at a time."""
-    vector = 16 // arguments.x.element_size()
+def _macros(arguments: ConvArguments, piece: int, rows: tuple[Tensor, ...]) -> tuple[tuple[str, int], ...]:
+    """What the source is compiled for. `rows` are the tensors whose channels may be read a piece at a time."""
+    size = piece * arguments.x.element_size()
     block_length = arguments.x.shape[2] // len(arguments.reverse)
-    whole = block_length % vector == 0 and all(
-        row.data_ptr() % 16 == 0 and all(stride % vector == 0 for stride in row.stride()[:-1]) for row in rows
+    whole = block_length % piece == 0 and all(
+        row.data_ptr() % size == 0 and all(stride % piece == 0 for stride in row.stride()[:-1]) for row in rows
     )
     return (
         ("ALIGNED", int(whole)),
         ("DTYPE", _DTYPES[arguments.x.dtype]),
+        ("PACKED", int(arguments.seq_idx is not None)),
+        ("PIECE", piece),
         ("SILU", int(arguments.silu)),
         ("WIDTH", arguments.weight.shape[1]),
     )

@@ -23,7 +23,7 @@ from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 from genossm_kernels.selective_scan import reference, torch_path
 from genossm_kernels.selective_scan.autograd import run_compiled
 from genossm_kernels.selective_scan.contract import ScanArguments
-from genossm_kernels.selective_scan.operator import run_operator, traced_backend
+from genossm_kernels.selective_scan.torch_operator import run_operator, traced_backend
 
 __all__ = ["selective_scan"]
 
