@@ -47,6 +47,12 @@ __device__ __forceinline__ void copy_async(float4* slot, const void* source, boo
     const int bytes = inside ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source), "r"(bytes) : "memory");
 }
+// The same of 8 bytes.
+__device__ __forceinline__ void copy_async(uint2* slot, const void* source, bool inside) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(slot));
+    const int bytes = inside ? 8 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(source), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until all but the latest GROUPS closed groups of this thread's copies have landed.
 template <int GROUPS>
@@ -148,8 +154,79 @@ __device__ __forceinline__ void load_four(const float* source, float (&out)[4]) 
     const float4 four = *reinterpret_cast<const float4*>(source);
     out[0] = four.x, out[1] = four.y, out[2] = four.z, out[3] = four.w;
 }
+__device__ __forceinline__ void load_two(const float* source, float (&out)[2]) {
+    const float2 two = *reinterpret_cast<const float2*>(source);
+    out[0] = two.x, out[1] = two.y;
+}
 __device__ __forceinline__ void store_four(float* target, const float (&values)[4]) {
     *reinterpret_cast<float4*>(target) = make_float4(values[0], values[1], values[2], values[3]);
+}
+
+// Two neighbouring elements.
+__device__ __forceinline__ void unpack_two(unsigned bits, float (&out)[2]) {
+#if DTYPE == 1
+    out[0] = __uint_as_float(bits << 16);
+    out[1] = __uint_as_float(bits & 0xffff0000u);
+#elif DTYPE == 2
+    out[0] = half_to_float(static_cast<unsigned short>(bits & 0xffffu));
+    out[1] = half_to_float(static_cast<unsigned short>(bits >> 16));
+#endif
+}
+// Four neighbouring elements as they are stored.
+#if DTYPE == 0
+typedef float4 cell_t;
+#else
+typedef uint2 cell_t;
+#endif
+__device__ __forceinline__ void unpack_cell(const cell_t& cell, float (&out)[4]) {
+#if DTYPE == 0
+    out[0] = cell.x, out[1] = cell.y, out[2] = cell.z, out[3] = cell.w;
+#else
+    float low[2], high[2];
+    unpack_two(cell.x, low);
+    unpack_two(cell.y, high);
+    out[0] = low[0], out[1] = low[1], out[2] = high[0], out[3] = high[1];
+#endif
+}
+// `count` of them into a slot that only this lane reads back, the rest zero. WHOLE: all or none.
+template <bool WHOLE>
+__device__ __forceinline__ void fetch_cell(cell_t* slot, const storage_t* source, int count) {
+    if (WHOLE) {
+        copy_async(slot, source, count > 0);
+    } else {
+        storage_t* target = reinterpret_cast<storage_t*>(slot);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) target[k] = k < count ? source[k] : static_cast<storage_t>(0);
+    }
+}
+template <bool WHOLE>
+__device__ __forceinline__ void store_cell(storage_t* target, int count, const float (&values)[4]) {
+    if (WHOLE) {
+        if (count <= 0) return;
+#if DTYPE == 0
+        *reinterpret_cast<float4*>(target) = make_float4(values[0], values[1], values[2], values[3]);
+#else
+        *reinterpret_cast<uint2*>(target) = make_uint2(pack_two(values[0], values[1]), pack_two(values[2], values[3]));
+#endif
+    } else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            if (k < count) target[k] = to_storage(values[k]);
+    }
+}
+template <bool WHOLE>
+__device__ __forceinline__ void store_pair(storage_t* target, int count, const float (&values)[2]) {
+    if (WHOLE) {
+        if (count <= 0) return;
+#if DTYPE == 0
+        *reinterpret_cast<float2*>(target) = make_float2(values[0], values[1]);
+#else
+        *reinterpret_cast<unsigned*>(target) = pack_two(values[0], values[1]);
+#endif
+    } else {
+        if (count > 0) target[0] = to_storage(values[0]);
+        if (count > 1) target[1] = to_storage(values[1]);
+    }
 }
 
 constexpr float LOG2E = 1.4426950408889634f;

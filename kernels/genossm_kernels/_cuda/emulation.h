@@ -18,8 +18,12 @@
 
 struct uint3_t { unsigned x, y, z; };
 struct float4 { float x, y, z, w; } __attribute__((aligned(16)));
+struct float2 { float x, y; } __attribute__((aligned(8)));
+struct uint2 { unsigned x, y; } __attribute__((aligned(8)));
 struct uint4 { unsigned x, y, z, w; } __attribute__((aligned(16)));
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 template <class To, class From> inline To bits_as(From from) {
@@ -143,7 +147,7 @@ inline bool __all_sync(unsigned mask, bool predicate) { return __ballot_sync(mas
 
 // Copies land only when they are waited for, the latest moment a GPU may choose.
 namespace emulation {
-struct Copy { float4* slot; const void* source; bool inside; };
+struct Copy { void* slot; const void* source; size_t bytes; bool inside; };
 inline std::vector<std::vector<std::vector<Copy>>> copies;  // per thread, closed groups and the open one last
 inline std::vector<std::vector<Copy>>& my_copies() {
     if (copies.size() < fibers.size()) copies.resize(fibers.size());
@@ -154,7 +158,10 @@ inline std::vector<std::vector<Copy>>& my_copies() {
 inline void forget_copies() { copies.clear(); }
 }  // namespace emulation
 inline void copy_async(float4* slot, const void* source, bool inside) {
-    emulation::my_copies().back().push_back({slot, source, inside});
+    emulation::my_copies().back().push_back({slot, source, 16, inside});
+}
+inline void copy_async(uint2* slot, const void* source, bool inside) {
+    emulation::my_copies().back().push_back({slot, source, 8, inside});
 }
 inline void close_copies() { emulation::my_copies().emplace_back(); }
 template <int GROUPS>
@@ -162,8 +169,8 @@ inline void await_copies() {
     auto& groups = emulation::my_copies();
     while (groups.size() > GROUPS + 1) {
         for (const auto& copy : groups.front())
-            if (copy.inside) std::memcpy(copy.slot, copy.source, 16);
-            else *copy.slot = float4{0.f, 0.f, 0.f, 0.f};
+            if (copy.inside) std::memcpy(copy.slot, copy.source, copy.bytes);
+            else std::memset(copy.slot, 0, copy.bytes);
         groups.erase(groups.begin());
     }
 }

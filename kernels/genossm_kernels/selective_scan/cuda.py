@@ -91,11 +91,12 @@ def backward(arguments: ScanArguments, kept: Tensor, grad_y: Tensor, grad_final_
     with launcher.active() as stream:
         if plan.segments > 1:
             adjoint_blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
-            module.launch(stream, "segment_adjoints", adjoint_blocks, 32 * plan.warps, plan.adjoint_bytes, p)
-            module.launch(stream, "carry_adjoints", _carry_blocks(u, plan), 256, 0, p)
+            adjoints = plan.adjoint_module(launcher)
+            adjoints.launch(stream, "segment_adjoints", adjoint_blocks, 32 * plan.warps, plan.adjoint_bytes, p)
+            adjoints.launch(stream, "carry_adjoints", _carry_blocks(u, plan), 256, 0, p)
         module.launch(stream, "gradients", blocks, threads, plan.gradient_bytes, p)
         module.launch(stream, "sum_parameters", -(-channels * (plan.padded_state + 2) // 128), 128, 0, p)
-        module.launch(stream, "sum_maps", -(-batch * length * 2 * plan.padded_state // 256), 256, 0, p)
+        module.launch(stream, "sum_maps", -(-batch * length * plan.padded_state // 512), 256, 0, p)
     del work
     return gradients
 
@@ -116,6 +117,7 @@ def _plan(arguments: ScanArguments, launcher: Launcher, rows: tuple[Tensor | Non
         blocks=blocks,
         softplus=arguments.delta_softplus,
         gate=arguments.z is not None,
+        packed=arguments.seq_idx is not None,
         aligned=run_length % vector == 0 and all(_aligned(tensor, vector) for tensor in rows),
         aligned_maps=d_state % vector == 0 and _aligned(arguments.B, vector) and _aligned(arguments.C, vector),
     )

@@ -1,14 +1,15 @@
-// Shared by the forward and backward kernels of the selective scan. CUDA.md derives the layout.
+// Shared by the kernels of the selective scan. CUDA.md derives the layout.
 //
-// Macros: DTYPE, SOFTPLUS, GATE (z is there), STATE_LANES (padded d_state / 4: 1 2 4 8 16), ALIGNED (16-byte rows of
-// u delta z y and gradients), ALIGNED_MAPS (the same of B and C).
+// Macros: DTYPE, SOFTPLUS, GATE (z is there), PACKED (seq_idx is there), PADDED_STATE (d_state padded to 4 8 16 32 64), ALIGNED (16-byte rows of
+// u delta z y and gradients), ALIGNED_MAPS (the same of B and C). A source defines LANE_CHANNELS and LANE_STATES.
 #pragma once
 #include "device.cuh"
 
-// A warp owns WARP_CHANNELS channels; a lane 4 of them times 4 states, 16 numbers of the state.
+// A warp owns WARP_CHANNELS channels with all their states, a lane LANE_CHANNELS of them times LANE_STATES states.
+constexpr int STATE_LANES = PADDED_STATE / LANE_STATES;
 constexpr int CHANNEL_LANES = 32 / STATE_LANES;
-constexpr int WARP_CHANNELS = 4 * CHANNEL_LANES;
-constexpr int PADDED_STATE = 4 * STATE_LANES;
+constexpr int WARP_CHANNELS = LANE_CHANNELS * CHANNEL_LANES;
+typedef float LaneState[LANE_CHANNELS][LANE_STATES];
 constexpr int ROW_PIECES = WARP_CHANNELS / VECTOR;  // a power of two, at most 32
 
 struct ScanParams {
@@ -73,91 +74,32 @@ constexpr float RESET = -1e30f;
 constexpr float UNIT_BIAS = 1.5e-8f;
 __device__ __forceinline__ float barrier_at(unsigned resets, int t) { return resets >> t & 1u ? RESET : UNIT_BIAS; }
 
-__device__ __forceinline__ void load_channel_constants(const ScanParams& p, const Tile& tile, const float* source,
-                                                       float* target, int lane) {
-    for (int c = lane; c < WARP_CHANNELS; c += 32)
-        target[c] = source != nullptr && c < tile.channels ? source[tile.first_channel + c] : 0.f;
+// Where a row of the tile's batch entry begins; the same in a whole block, so that lanes add small offsets only.
+__device__ __forceinline__ const storage_t* row_at(const ScanParams& p, const Tile& tile, const storage_t* base,
+                                                   i64 batch_stride, i64 row_stride, i64 time) {
+    return base + tile.batch * batch_stride + position(p, tile, time) * row_stride;
+}
+__device__ __forceinline__ int row_step(const Tile& tile, i64 row_stride) {
+    return static_cast<int>(tile.reversed ? -row_stride : row_stride);
 }
 
-// A piece of a tile's rows: VECTOR channels at one time.
-struct Piece {
-    int time, channel, count;
-    i64 row;
-    // 1 for an element that is there, 0 for padding: a factor, since a branch an element costs more than its work.
-    __device__ __forceinline__ float mask(int k) const { return (ALIGNED ? count > 0 : k < count) ? 1.f : 0.f; }
-};
-__device__ __forceinline__ Piece make_piece(const ScanParams& p, const Tile& tile, i64 first_time, int times, int index) {
-    Piece piece;
-    piece.time = index / ROW_PIECES;
-    piece.channel = index % ROW_PIECES * VECTOR;
-    const bool inside = piece.time < times;
-    piece.count = inside ? min(VECTOR, tile.channels - piece.channel) : 0;
-    piece.row = position(p, tile, first_time + (inside ? piece.time : 0));
-    return piece;
-}
-__device__ __forceinline__ const storage_t* at(const storage_t* base, i64 batch_stride, i64 row_stride, const Tile& tile,
-                                               const Piece& piece) {
-    return base + tile.batch * batch_stride + piece.row * row_stride + tile.first_channel + piece.channel;
-}
-
-// Slots for the pieces of TIMES rows; a lane reads back the pieces that it fetched itself.
+// Slots for TIMES rows of the tile's channels as they are stored, row after row in pieces of 16 bytes.
 template <int TIMES>
 struct Rows {
     static constexpr int ROUNDS = (TIMES * ROW_PIECES + 31) / 32;
     static constexpr int FLOATS = ROUNDS * 128;
 };
-
 template <int TIMES>
 __device__ __forceinline__ void fetch_rows(const ScanParams& p, const Tile& tile, const storage_t* base, i64 batch_stride,
                                            i64 row_stride, i64 first_time, int times, float* slots, int lane) {
+    const storage_t* first = row_at(p, tile, base, batch_stride, row_stride, first_time);
+    const int step = row_step(tile, row_stride), channel = lane % ROW_PIECES * VECTOR;
 #pragma unroll
     for (int r = 0; r < Rows<TIMES>::ROUNDS; ++r) {
-        const Piece piece = make_piece(p, tile, first_time, times, r * 32 + lane);
+        const int time = r * (32 / ROW_PIECES) + lane / ROW_PIECES;
         fetch_row<ALIGNED>(reinterpret_cast<float4*>(slots) + r * 32 + lane,
-                           at(base, batch_stride, row_stride, tile, piece), piece.count);
-    }
-}
-
-// Steps of TIMES rows, softplus applied, and inputs times steps, as floats; rows past `times` become zero, which leaves
-// any state as it is.
-template <int TIMES, bool INPUTS>
-__device__ __forceinline__ void convert_steps(const ScanParams& p, const Tile& tile, int times, const float* bias,
-                                              const float* delta_slots, const float* u_slots, float* steps,
-                                              float* inputs, int lane) {
-#pragma unroll
-    for (int r = 0; r < Rows<TIMES>::ROUNDS; ++r) {
-        const Piece piece = make_piece(p, tile, 0, times, r * 32 + lane);
-        float step[VECTOR], u[VECTOR], offset[VECTOR];
-        read_slot(reinterpret_cast<const float4*>(delta_slots) + r * 32 + lane, step);
-        if (INPUTS) read_slot(reinterpret_cast<const float4*>(u_slots) + r * 32 + lane, u);
-        load_floats(bias + piece.channel, offset);
-#pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            step[k] = piece.mask(k) * step_size(step[k] + offset[k]);
-            if (INPUTS) u[k] *= step[k];
-        }
-        if (TIMES * ROW_PIECES % 32 != 0 && piece.time >= TIMES) continue;
-        store_floats(steps + piece.time * WARP_CHANNELS + piece.channel, step);
-        if (INPUTS) store_floats(inputs + piece.time * WARP_CHANNELS + piece.channel, u);
-    }
-}
-
-// Gradient of the output before the gate.
-template <int TIMES>
-__device__ __forceinline__ void convert_output_gradient(const float* gradient_slots, const float* z_slots, float* target,
-                                                        int lane) {
-#pragma unroll
-    for (int r = 0; r < Rows<TIMES>::ROUNDS; ++r) {
-        const int index = r * 32 + lane;
-        float gradient[VECTOR], z[VECTOR];
-        read_slot(reinterpret_cast<const float4*>(gradient_slots) + index, gradient);
-        if (GATE) {
-            read_slot(reinterpret_cast<const float4*>(z_slots) + index, z);
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) gradient[k] *= z[k] * sigmoid(z[k]);
-        }
-        if (TIMES * ROW_PIECES % 32 != 0 && index >= TIMES * ROW_PIECES) continue;
-        store_floats(target + index / ROW_PIECES * WARP_CHANNELS + index % ROW_PIECES * VECTOR, gradient);
+                           first + (time * step + tile.first_channel + channel),
+                           time < times ? tile.channels - channel : 0);
     }
 }
 
@@ -178,12 +120,13 @@ template <int TIMES>
 __device__ __forceinline__ void fetch_maps(const ScanParams& p, const Tile& tile, const MapRows& rows, i64 first_time,
                                            int times, float* slots, int lane) {
     if (!FETCH_MAPS) return;
+    const storage_t* first = rows.base + position(p, tile, first_time) * rows.stride;
+    const int step = row_step(tile, rows.stride);
 #pragma unroll
     for (int r = 0; r < Maps<TIMES>::ROUNDS; ++r) {
         const int index = r * 32 + lane, time = index / Maps<TIMES>::PIECES, state = index % Maps<TIMES>::PIECES * VECTOR;
-        const bool inside = time < times && state < p.d_state;
-        const i64 row = position(p, tile, first_time + (inside ? time : 0));
-        fetch_row<true>(reinterpret_cast<float4*>(slots) + index, rows.base + row * rows.stride + state, inside ? VECTOR : 0);
+        fetch_row<true>(reinterpret_cast<float4*>(slots) + index, first + (time * step + state),
+                        time < times && state < p.d_state ? VECTOR : 0);
     }
 }
 
@@ -218,7 +161,7 @@ __device__ __forceinline__ MapRows C_of(const ScanParams& p, const Tile& tile) {
 
 // A bit for each time of the tile where packed sequences meet: the state is zeroed before it.
 __device__ __forceinline__ unsigned load_resets(const ScanParams& p, const Tile& tile, i64 first_time, int times, int lane) {
-    if (p.seq_idx == nullptr) return 0u;
+    if (!PACKED) return 0u;
     const i64 time = first_time + lane;
     bool reset = false;
     if (lane < times && time > 0) {
@@ -232,68 +175,58 @@ __device__ __forceinline__ i64 state_offset(const ScanParams& p, i64 index, int 
     return (index * p.channels + channel) * PADDED_STATE + state;
 }
 
-// The lane's 4 x 4 numbers of a padded state array; absent arrays and channels read as zero.
+// The lane's numbers of a padded state array; absent arrays and channels read as zero.
 __device__ __forceinline__ void load_state(const ScanParams& p, const Tile& tile, const float* base, i64 index,
-                                           int channel, int state, float (&h)[4][4]) {
+                                           int channel, int state, LaneState& h) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
-        if (base != nullptr && channel + i < tile.channels)
-            four = *reinterpret_cast<const float4*>(base + state_offset(p, index, tile.first_channel + channel + i, state));
-        h[i][0] = four.x, h[i][1] = four.y, h[i][2] = four.z, h[i][3] = four.w;
-    }
+    for (int i = 0; i < LANE_CHANNELS; ++i)
+#pragma unroll
+        for (int s = 0; s < LANE_STATES; s += 4) {
+            float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (base != nullptr && channel + i < tile.channels)
+                four = *reinterpret_cast<const float4*>(
+                    base + state_offset(p, index, tile.first_channel + channel + i, state + s));
+            h[i][s] = four.x, h[i][s + 1] = four.y, h[i][s + 2] = four.z, h[i][s + 3] = four.w;
+        }
 }
 __device__ __forceinline__ void store_state(const ScanParams& p, const Tile& tile, float* base, i64 index, int channel,
-                                            int state, const float (&h)[4][4]) {
+                                            int state, const LaneState& h) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-        if (channel + i < tile.channels)
-            store_four(base + state_offset(p, index, tile.first_channel + channel + i, state), h[i]);
+    for (int i = 0; i < LANE_CHANNELS; ++i)
+#pragma unroll
+        for (int s = 0; s < LANE_STATES; s += 4)
+            if (channel + i < tile.channels)
+                *reinterpret_cast<float4*>(base + state_offset(p, index, tile.first_channel + channel + i, state + s)) =
+                    make_float4(h[i][s], h[i][s + 1], h[i][s + 2], h[i][s + 3]);
 }
 // The same of an array with d_state states a channel, as the caller has it: (batch, channels, d_state).
 __device__ __forceinline__ void load_user_state(const ScanParams& p, const Tile& tile, const float* base, i64 index,
-                                                int channel, int state, float (&h)[4][4]) {
+                                                int channel, int state, LaneState& h) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
-        for (int s = 0; s < 4; ++s)
+        for (int s = 0; s < LANE_STATES; ++s)
             h[i][s] = base != nullptr && channel + i < tile.channels && state + s < p.d_state
                           ? base[(index * p.channels + tile.first_channel + channel + i) * p.d_state + state + s]
                           : 0.f;
 }
 __device__ __forceinline__ void store_user_state(const ScanParams& p, const Tile& tile, float* base, i64 index,
-                                                 int channel, int state, const float (&h)[4][4]) {
+                                                 int channel, int state, const LaneState& h) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
-        for (int s = 0; s < 4; ++s)
+        for (int s = 0; s < LANE_STATES; ++s)
             if (channel + i < tile.channels && state + s < p.d_state)
                 base[(index * p.channels + tile.first_channel + channel + i) * p.d_state + state + s] = h[i][s];
 }
 
-// Writes what a lane owns of COUNT = 4 x times sums (reduce_scatter over the states) to rows of channels.
-template <int COUNT>
-__device__ __forceinline__ void store_owned(const float (&values)[COUNT], int owned, float* rows, int row_floats) {
-    constexpr int OWNED = owned_count(COUNT, STATE_LANES);
-    if (OWNED >= 4) {
-#pragma unroll
-        for (int k = 0; k < OWNED; k += 4) {
-            const float four[4] = {values[k], values[k + 1], values[k + 2], values[k + 3]};
-            store_four(rows + (owned + k) / 4 * row_floats, four);
-        }
-    } else {
-#pragma unroll
-        for (int k = 0; k < OWNED; ++k) rows[(owned + k) / 4 * row_floats + (owned + k) % 4] = values[k];
-    }
-}
-
 // A in units of log2 e, so that a decay is 2^(A dt).
-__device__ __forceinline__ void load_rates(const ScanParams& p, const Tile& tile, int channel, int state, float (&A2)[4][4]) {
+__device__ __forceinline__ void load_rates(const ScanParams& p, const Tile& tile, int channel, int state, LaneState& A2) {
     load_user_state(p, tile, p.A, 0, channel, state, A2);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
-        for (int s = 0; s < 4; ++s) A2[i][s] *= LOG2E;
+        for (int s = 0; s < LANE_STATES; ++s) A2[i][s] *= LOG2E;
 }
 
 // A thread's end of work over a segment: times first .. first + length, cut at the end of the sequence.
@@ -303,13 +236,13 @@ __device__ __forceinline__ int segment_times(const ScanParams& p, int segment) {
 }
 
 // True when every later term of a segment's sum is exactly zero: its exponent is below what a float can hold.
-__device__ __forceinline__ bool all_vanished(const ScanParams& p, const float (&A2)[4][4], const float (&sigma)[4],
+__device__ __forceinline__ bool all_vanished(const ScanParams& p, const LaneState& A2, const float (&sigma)[LANE_CHANNELS],
                                              const Tile& tile, int channel, int state) {
     bool vanished = true;
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
+    for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
-        for (int s = 0; s < 4; ++s)
+        for (int s = 0; s < LANE_STATES; ++s)
             if (channel + i < tile.channels && state + s < p.d_state) vanished &= A2[i][s] * sigma[i] < -150.f;
     return vanished;
 }

@@ -12,16 +12,19 @@ import torch
 from genossm_kernels._cuda.launch import Launcher, Module
 
 _FORWARD = Path(__file__).parent / "cuda_forward.cu"
+_ADJOINTS = Path(__file__).parent / "cuda_adjoints.cu"
 _BACKWARD = Path(__file__).parent / "cuda_backward.cu"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 CHECKPOINT = 128  # steps between the states kept for the backward pass
 LONGEST_SEGMENT = 2048
-_TILE = 16  # of all forward kernels and the adjoint pass
-_GRADIENT_TILE, _SWEEP_TILE = 8, 32
-SCRATCH_FLOATS = CHECKPOINT // _GRADIENT_TILE * 512  # a warp of `gradients`: the state before each tile
-_MULTIPROCESSOR_WARPS = 16  # as 128 registers a thread allow; `gradients` takes twice that and holds half as many
-_ROUNDS = 4  # of the warps a device holds at once: enough for an even end, few enough for long segments
+_TILE = 16  # of the forward kernels and the adjoint pass
+_GRADIENT_TILE, _SWEEP_TILE = 8, 16
+_GRADIENT_WARPS, _GRADIENT_BLOCKS = 4, 3  # of `gradients`: small blocks, since their warps wait for one another
+_MOST_WALKS = 8
+SCRATCH_FLOATS = CHECKPOINT // _GRADIENT_TILE * 256  # a warp of `gradients`: the state before each tile
+_BLOCK_WARPS, _MOST_BLOCKS = 4, 3  # of the forward kernels: 12 warps a multiprocessor, 168 registers a thread
+_ROUNDS = 8  # of the warps a device holds at once, at most
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Shape:
     blocks: int
     softplus: bool
     gate: bool
+    packed: bool
     aligned: bool
     aligned_maps: bool
 
@@ -48,13 +52,16 @@ class Plan:
     padded_state: int
     runs: int
     tiles_per_run: int
+    parts_per_run: int  # blocks of `gradients` beside one another in a run
     segment_length: int
     segments: int
     warps: int
+    blocks: int
     state_bytes: int
     output_bytes: int
     adjoint_bytes: int
     gradient_warps: int
+    gradient_blocks: int
     gradient_bytes: int
     macros: tuple[tuple[str, int], ...]
 
@@ -63,69 +70,100 @@ class Plan:
         return self.runs * self.tiles_per_run
 
     @property
-    def parts_per_run(self) -> int:
-        """Blocks of `gradients` beside one another in a run."""
-        return -(-self.tiles_per_run // self.gradient_warps)
-
-    @property
     def parts(self) -> int:
         return self.runs * self.parts_per_run
 
     def forward_module(self, launcher: Launcher) -> Module:
-        blocks = _MULTIPROCESSOR_WARPS // self.warps
-        return launcher.module(_FORWARD, (*self.macros, ("FORWARD_BLOCKS", blocks), ("FORWARD_WARPS", self.warps)))
+        return launcher.module(_FORWARD, self._segment_macros())
+
+    def adjoint_module(self, launcher: Launcher) -> Module:
+        return launcher.module(_ADJOINTS, self._segment_macros())
 
     def backward_module(self, launcher: Launcher) -> Module:
-        blocks = _MULTIPROCESSOR_WARPS // self.warps
-        own = (("ADJOINT_BLOCKS", blocks), ("ADJOINT_WARPS", self.warps), ("BACKWARD_WARPS", self.gradient_warps))
+        own = (("BACKWARD_BLOCKS", self.gradient_blocks), ("BACKWARD_WARPS", self.gradient_warps))
         return launcher.module(_BACKWARD, (*self.macros, *own))
+
+    def _segment_macros(self) -> tuple[tuple[str, int], ...]:
+        return (*self.macros, ("SEGMENT_BLOCKS", self.blocks), ("SEGMENT_WARPS", self.warps))
 
 
 @functools.lru_cache(maxsize=256)
 def plan_for(launcher: Launcher, shape: Shape) -> Plan:
-    state_lanes = 1
-    while 4 * state_lanes < shape.d_state:
-        state_lanes *= 2
-    floats = _Floats(4 * state_lanes, 128 // state_lanes, shape.dtype.itemsize, shape.aligned_maps)
+    padded_state = 4
+    while padded_state < shape.d_state:
+        padded_state *= 2
+    lane_states = min(padded_state, 16)
+    floats = _Floats(padded_state, 64 * lane_states // padded_state, shape.dtype.itemsize, shape.aligned_maps)
     runs = math.lcm(shape.blocks, shape.groups)
-    tiles_per_run = -(-(shape.channels // runs) // floats.warp_channels)
-    segment_length = _segment_length(launcher, shape.length, shape.batch * runs * tiles_per_run)
+    run_length = shape.channels // runs
+    tiles_per_run = -(-run_length // floats.warp_channels)
 
-    state, output, adjoint, gradient = floats.state(), floats.output(), floats.adjoint(), floats.gradient()
-    warps = 8
-    while warps > 1 and 2 * warps * 4 * output > launcher.shared_bytes_per_block:
-        warps //= 2
-    widest = 8
-    while widest > 1 and widest * 4 * gradient > launcher.shared_bytes_per_block:
-        widest //= 2
-    gradient_warps = -(-tiles_per_run // -(-tiles_per_run // widest))  # as few idle ones as the widest block allows
+    state, output, adjoint = floats.segment(2, 1), floats.segment(3, 2), floats.segment(3, 1)
+    blocks = _blocks(launcher, _BLOCK_WARPS * 4 * output, _MOST_BLOCKS)
+    resident = launcher.multiprocessors * blocks * _BLOCK_WARPS
+    segment_length = _segment_length(resident, shape.length, shape.batch * runs * tiles_per_run)
+
+    gradient_floats = _GradientFloats(padded_state, 256 // padded_state, shape.dtype.itemsize, shape.aligned_maps)
+    gradient = gradient_floats.total()
+    gradient_tiles = -(-run_length // gradient_floats.warp_channels)
+    gradient_warps = min(_GRADIENT_WARPS, gradient_tiles)
+    while gradient_warps > 1 and gradient_warps * 4 * gradient > launcher.shared_bytes_per_block:
+        gradient_warps -= 1
+    gradient_blocks = _blocks(launcher, gradient_warps * 4 * gradient, _GRADIENT_BLOCKS)
+    segments = -(-shape.length // segment_length)
+    parts_per_run = _parts_per_run(
+        launcher.multiprocessors * gradient_blocks, shape.batch * segments * runs, -(-gradient_tiles // gradient_warps)
+    )
     return Plan(
-        padded_state=floats.padded_state,
+        padded_state=padded_state,
         runs=runs,
         tiles_per_run=tiles_per_run,
+        parts_per_run=parts_per_run,
         segment_length=segment_length,
-        segments=-(-shape.length // segment_length),
-        warps=warps,
-        state_bytes=4 * warps * state,
-        output_bytes=4 * warps * output,
-        adjoint_bytes=4 * warps * adjoint,
+        segments=segments,
+        warps=_BLOCK_WARPS,
+        blocks=blocks,
+        state_bytes=4 * _BLOCK_WARPS * state,
+        output_bytes=4 * _BLOCK_WARPS * output,
+        adjoint_bytes=4 * _BLOCK_WARPS * adjoint,
         gradient_warps=gradient_warps,
+        gradient_blocks=gradient_blocks,
         gradient_bytes=4 * gradient_warps * gradient,
         macros=(
             ("ALIGNED", int(shape.aligned)),
             ("ALIGNED_MAPS", int(shape.aligned_maps)),
             ("DTYPE", DTYPES[shape.dtype]),
             ("GATE", int(shape.gate)),
+            ("PACKED", int(shape.packed)),
+            ("PADDED_STATE", padded_state),
             ("SOFTPLUS", int(shape.softplus)),
-            ("STATE_LANES", state_lanes),
         ),
     )
 
 
-def _segment_length(launcher: Launcher, length: int, tiles: int) -> int:
-    """A multiple of CHECKPOINT that gives the device its rounds of warps, up to LONGEST_SEGMENT."""
-    wanted = max(1, launcher.multiprocessors * _MULTIPROCESSOR_WARPS * _ROUNDS // tiles)
-    return min(LONGEST_SEGMENT, -(-length // (wanted * CHECKPOINT)) * CHECKPOINT)
+def _blocks(launcher: Launcher, shared_bytes: int, most: int) -> int:
+    """Blocks of so much shared memory that a multiprocessor holds; each takes 1 KB besides, and so does the first."""
+    return max(1, min(most, (launcher.shared_bytes_per_block + 1024) // (shared_bytes + 1024)))
+
+
+def _segment_length(resident: int, length: int, tiles: int) -> int:
+    """The multiple of CHECKPOINT, up to LONGEST_SEGMENT, that leaves the least of `resident` warps idle at the end."""
+    best, least = CHECKPOINT, math.inf
+    for rounds in range(1, _ROUNDS + 1):
+        wanted = max(1, rounds * resident // tiles)
+        candidate = min(LONGEST_SEGMENT, -(-length // (wanted * CHECKPOINT)) * CHECKPOINT)
+        time = -(-(-(-length // candidate) * tiles) // resident) * candidate
+        if time < least:
+            best, least = candidate, time
+    return best
+
+
+def _parts_per_run(resident: int, items: int, columns: int) -> int:
+    """Blocks of `gradients` side by side in a run of `columns` of them; one takes several columns in turn, which saves
+    work space, where that leaves hardly a multiprocessor idle."""
+    choices = {-(-columns // walks): walks for walks in range(min(columns, _MOST_WALKS), 0, -1)}
+    times = {parts: -(-items * parts // resident) * walks for parts, walks in choices.items()}
+    return min(parts for parts, time in times.items() if time <= 1.05 * min(times.values()))
 
 
 @dataclass(frozen=True)
@@ -147,26 +185,20 @@ class _Floats:
             return 0
         return -(-times * self.padded_state * self.item_size // 512) * 128
 
-    def _tile(self, fetched_rows: int, maps: int, constants: int) -> int:
-        converted = _TILE * (2 * self.warp_channels + maps * self.padded_state) + constants * self.warp_channels
-        return converted + fetched_rows * self._rows(_TILE) + maps * self._maps(_TILE)
+    def segment(self, rows: int, maps: int) -> int:
+        """SegmentFloats::TOTAL of cuda_segments.cuh, OUTPUT_FLOATS of cuda_forward.cu: `rows` in two stages."""
+        return 2 * rows * self._rows(_TILE) + maps * (_TILE * self.padded_state + self._maps(_TILE))
 
-    def state(self) -> int:
-        """STATE_FLOATS of cuda_forward.cu."""
-        return self._tile(fetched_rows=2, maps=1, constants=1)
 
-    def output(self) -> int:
-        """OUTPUT_FLOATS of cuda_forward.cu."""
-        return self._tile(fetched_rows=3, maps=2, constants=2)
-
-    def adjoint(self) -> int:
-        """ADJOINT_FLOATS of cuda_backward.cu."""
-        return self._tile(fetched_rows=3, maps=1, constants=1)
-
-    def gradient(self) -> int:
+class _GradientFloats(_Floats):
+    def total(self) -> int:
         """GRADIENT_FLOATS of cuda_backward.cu."""
         rows = max(6 * _GRADIENT_TILE, 2 * _SWEEP_TILE) * self.warp_channels
-        maps = _SWEEP_TILE * self.padded_state + 2 * _GRADIENT_TILE * 2 * self.padded_state
-        stage = 4 * self._rows(_GRADIENT_TILE) + 2 * self._maps(_GRADIENT_TILE) + 512
-        sweep = 2 * self._rows(_SWEEP_TILE) + self._maps(_SWEEP_TILE)
-        return rows + maps + 2 * self.warp_channels + max(2 * stage, sweep)
+        maps = max(2 * _GRADIENT_TILE, _SWEEP_TILE) * self.padded_state + _GRADIENT_TILE * 256
+        stage = 4 * self._cells(_GRADIENT_TILE, self.warp_channels) + 2 * self._cells(_GRADIENT_TILE, self.padded_state)
+        sweep = 2 * self._cells(_SWEEP_TILE, self.warp_channels) + self._cells(_SWEEP_TILE, self.padded_state)
+        return rows + maps + 2 * self.warp_channels + 256 + max(2 * (stage + 256), sweep)
+
+    def _cells(self, times: int, columns: int) -> int:
+        """Cells<TIMES, COLUMNS>::SLOT: slots of 4 elements a lane."""
+        return -(-times * columns // 128) * 32 * self.item_size
