@@ -22,7 +22,7 @@ from genossm_kernels.checks import (
     unit_stride,
 )
 from genossm_kernels.dispatch import choose_backend
-from genossm_kernels.errors import KernelError, ShapeError
+from genossm_kernels.errors import BackendUnavailableError, KernelError, ShapeError
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 
 __all__ = ["causal_conv1d"]
@@ -117,6 +117,8 @@ def causal_conv1d(
 def _run(arguments: ConvArguments, backend: str) -> tuple[Tensor, Tensor]:
     if intercepted(arguments.x):
         name = traced_backend(backend, *arguments.facts)
+        if name == "mamba_ssm":
+            raise BackendUnavailableError(f"{_NAME}: backend 'mamba_ssm' is for eager calls; 'cuda' can be traced.")
         return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
     module = choose_backend(_NAME, backend, arguments.call)
     return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from genossm_kernels.checks import (
     unit_stride,
 )
 from genossm_kernels.dispatch import choose_backend
-from genossm_kernels.errors import ShapeError
+from genossm_kernels.errors import BackendUnavailableError, ShapeError
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 from genossm_kernels.selective_scan import reference, torch_path
 from genossm_kernels.selective_scan.autograd import run_compiled
@@ -138,6 +138,8 @@ def selective_scan(
 def _run(arguments: ScanArguments, backend: str) -> tuple[Tensor, Tensor]:
     if intercepted(arguments.u):
         name = traced_backend(backend, *arguments.facts)
+        if name == "mamba_ssm":
+            raise BackendUnavailableError(f"{_NAME}: backend 'mamba_ssm' is for eager calls; 'cuda' can be traced.")
         return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
     module = choose_backend(_NAME, backend, arguments.call)
     return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
