@@ -58,10 +58,15 @@ def require_memory(config: StackConfig, batch: int, length: int, like: Tensor, *
     if available is None or needed <= available:
         return
     fits = max(1, int(length * batch * available / needed * 0.8))
+    remedy = f"Take a shorter window or a smaller batch, of at most {fits:,} tokens together."
+    if config.direction == "causal":
+        remedy = (
+            f"Read them in segments that hand the state on (genossm.inference.stream, at most {fits:,} tokens at a "
+            "time), or take a shorter window or a smaller batch."
+        )
     raise MemoryEstimateError(
         f"{batch} x {length:,} tokens need about {_readable(needed)} for activations and {like.device} has "
-        f"{_readable(available)} free. Read them in segments that hand the state on "
-        f"(genossm.inference.stream, at most {fits:,} tokens at a time), or take a shorter window or a smaller batch."
+        f"{_readable(available)} free. {remedy}"
     )
 
 

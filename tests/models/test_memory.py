@@ -109,3 +109,13 @@ def test_control_group_limits_count(monkeypatch: pytest.MonkeyPatch, limit: str,
     contents = {"memory.max": limit, "memory.current": "700\n", "memory.stat": "anon 1\ninactive_file 200\n"}
     monkeypatch.setattr(memory_module.Path, "read_text", lambda self: contents[self.name])
     assert memory_module._free_by_cgroup() == expected
+
+
+def test_a_model_that_reads_both_ways_is_not_told_to_hand_states_on(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_module, "available_bytes", lambda _: 300_000_000)
+    with pytest.raises(
+        MemoryEstimateError, match=r"free\. Take a shorter window or a smaller batch, of at most [0-9,]+"
+    ):
+        make_model(**BOTH_WAYS)(torch.full((1, 1_000_000), 7, dtype=torch.uint8))
