@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -47,6 +48,11 @@ class Launcher(Protocol):
         ...
 
 
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Where a tensor begins, as kernels' parameters have it."""
+    return None if tensor is None else tensor.data_ptr()
+
+
 def unavailable_reason(device: torch.device) -> str | None:
     """None if kernels can be compiled and launched on `device`."""
     if device.type != "cuda":
@@ -85,22 +91,34 @@ class Gpu:
         self.multiprocessors = properties.multi_processor_count
         self.shared_bytes_per_block = int(properties.shared_memory_per_block_optin)
         self._context: Any = None
+        self._bound = threading.local()
+        self._streams: dict[int, Any] = {}
         self._modules: dict[tuple[Path, tuple[tuple[str, int], ...]], GpuModule] = {}
 
-    @contextmanager
-    def active(self) -> Iterator[Any]:
-        switch = nullcontext() if torch.cuda.current_device() == self.index else torch.cuda.device(self.index)
-        with switch:
-            self._bind_context()
-            yield _driver().CUstream(torch.cuda.current_stream(self.index).cuda_stream)
+    def active(self) -> AbstractContextManager[Any]:
+        if torch.cuda.current_device() == self.index:
+            return nullcontext(self._stream())
+        return self._switched()
 
-    def _bind_context(self) -> None:
-        """Give this thread PyTorch's context where it has none, as autograd's threads begin."""
+    @contextmanager
+    def _switched(self) -> Iterator[Any]:
+        with torch.cuda.device(self.index):
+            yield self._stream()
+
+    def _stream(self) -> Any:
+        """PyTorch's current stream, and its context for threads that have none, as autograd's begin."""
         driver = _driver()
-        if int(_check(driver.cuCtxGetCurrent())) == 0:
-            if self._context is None:
-                self._context = _check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(self.index)))
-            _check(driver.cuCtxSetCurrent(self._context))
+        if not getattr(self._bound, "context", False):
+            if int(_check(driver.cuCtxGetCurrent())) == 0:
+                if self._context is None:
+                    self._context = _check(driver.cuDevicePrimaryCtxRetain(driver.CUdevice(self.index)))
+                _check(driver.cuCtxSetCurrent(self._context))
+            self._bound.context = True
+        handle = _raw_stream(self.index)
+        stream = self._streams.get(handle)
+        if stream is None:
+            stream = self._streams[handle] = driver.CUstream(handle)
+        return stream
 
     def module(self, path: Path, macros: tuple[tuple[str, int], ...]) -> GpuModule:
         key = (path, macros)
@@ -157,6 +175,15 @@ class GpuModule:
                 per_multiprocessor = occupancy.max_active_blocks_per_multiprocessor(threads, shared_bytes)
             self._resident[key] = max(1, int(per_multiprocessor)) * self._gpu.multiprocessors
         return self._resident[key]
+
+
+def _raw_stream(index: int) -> int:
+    """The handle of PyTorch's current stream."""
+    return torch.cuda.current_stream(index).cuda_stream
+
+
+# What PyTorch's own generated code calls: a number, and no object around it.
+_raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _raw_stream)
 
 
 @functools.cache

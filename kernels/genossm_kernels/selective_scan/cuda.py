@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from genossm_kernels._cuda.launch import Launcher, launcher_for, unavailable_reason
+from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavailable_reason
 from genossm_kernels.checks import plain_size
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients
 from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
@@ -37,13 +39,11 @@ def kept_shape(arguments: ScanArguments) -> tuple[int, ...]:
 def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """y, the final state, and for the backward pass the state entering every CHECKPOINT-th step."""
     launcher, u = launcher_for(arguments.u.device), arguments.u
-    plan = _plan(arguments, launcher, (u, arguments.delta, arguments.z))
+    plan, p = _prepare(arguments, launcher, None)
     batch, _, channels = u.shape
     y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
-    final_state = torch.empty(batch, channels, arguments.A.shape[1], dtype=torch.float32, device=u.device)
-    p = _parameters(arguments, plan)
-    p.y, p.y_batch, p.y_row = y.data_ptr(), y.stride(0), y.stride(1)
-    p.final_state = final_state.data_ptr()
+    final_state = torch.empty((batch, channels, arguments.A.shape[1]), dtype=torch.float32, device=u.device)
+    p.y, p.final_state = y.data_ptr(), final_state.data_ptr()
     kept = torch.empty(kept_shape(arguments), dtype=torch.float32, device=u.device) if need_backward else None
     if kept is not None:
         p.checkpoints = kept.data_ptr()
@@ -64,19 +64,17 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
 def backward(arguments: ScanArguments, kept: Tensor, grad_y: Tensor, grad_final_state: Tensor | None) -> ScanGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
     launcher, u = launcher_for(arguments.u.device), arguments.u
-    plan = _plan(arguments, launcher, (u, arguments.delta, arguments.z, grad_y))
+    plan, p = _prepare(arguments, launcher, grad_y)
     batch, length, channels = u.shape
     module = plan.backward_module(launcher)
-    p = _parameters(arguments, plan)
-    p.checkpoints = kept.data_ptr()
-    p.grad_y, p.grad_y_batch, p.grad_y_row = grad_y.data_ptr(), *grad_y.stride()[:2]
+    p.checkpoints, p.grad_y = kept.data_ptr(), grad_y.data_ptr()
     if grad_final_state is not None:
         p.grad_final_state = grad_final_state.data_ptr()
     gradients = _empty_gradients(arguments)
     for name in ("u", "delta", "A", "B", "C", "D", "z", "initial_state"):
         tensor = getattr(gradients, name)
         setattr(p, f"grad_{name}", None if tensor is None else tensor.data_ptr())
-    p.grad_bias = None if gradients.delta_bias is None else gradients.delta_bias.data_ptr()
+    p.grad_bias = address(gradients.delta_bias)
 
     threads = 32 * plan.gradient_warps
     resident = module.resident_blocks("gradients", threads, plan.gradient_bytes)
@@ -101,54 +99,100 @@ def backward(arguments: ScanArguments, kept: Tensor, grad_y: Tensor, grad_final_
     return gradients
 
 
-def _plan(arguments: ScanArguments, launcher: Launcher, rows: tuple[Tensor | None, ...]) -> Plan:
-    """`rows` are the tensors whose channels may be read 16 bytes at a time."""
-    u, groups, blocks = arguments.u, arguments.B.shape[2], len(arguments.reverse)
-    vector = 16 // u.element_size()
-    run_length, d_state = u.shape[2] // math.lcm(blocks, groups), arguments.A.shape[1]
-    batch, length, channels = u.shape
+class _Call(NamedTuple):
+    """What decides the plan of a call and all of its parameters but addresses."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    maps: tuple[int, ...]
+    u: tuple[int, ...]
+    delta: tuple[int, ...]
+    B: tuple[int, ...]
+    C: tuple[int, ...]
+    z: tuple[int, ...] | None
+    grad_y: tuple[int, ...] | None
+    softplus: bool
+    reverse: tuple[bool, ...]
+    packed: bool
+    rows_aligned: bool  # of the addresses, to 16 bytes
+    maps_aligned: bool
+
+
+def _prepare(arguments: ScanArguments, launcher: Launcher, grad_y: Tensor | None) -> tuple[Plan, ScanParameters]:
+    """The plan, and parameters with sizes, strides and the inputs' addresses."""
+    a, u, z = arguments, arguments.u, arguments.z
+    rows, maps = u.data_ptr() | a.delta.data_ptr(), a.B.data_ptr() | a.C.data_ptr()
+    if z is not None:
+        rows |= z.data_ptr()
+    if grad_y is not None:
+        rows |= grad_y.data_ptr()
+    call = _Call(
+        u.dtype,
+        u.shape,
+        a.B.shape,
+        u.stride(),
+        a.delta.stride(),
+        a.B.stride(),
+        a.C.stride(),
+        None if z is None else z.stride(),
+        None if grad_y is None else grad_y.stride(),
+        a.delta_softplus,
+        a.reverse,
+        a.seq_idx is not None,
+        rows % 16 == 0,
+        maps % 16 == 0,
+    )
+    plan, template = _plan(launcher, call)
+    p = ScanParameters.from_buffer_copy(template)
+    p.u, p.delta, p.A, p.B, p.C = u.data_ptr(), a.delta.data_ptr(), a.A.data_ptr(), a.B.data_ptr(), a.C.data_ptr()
+    p.D, p.z, p.bias = address(a.D), address(z), address(a.delta_bias)
+    p.initial_state, p.seq_idx = address(a.initial_state), address(a.seq_idx)
+    return plan, p
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(launcher: Launcher, call: _Call) -> tuple[Plan, bytes]:
+    """The plan, and the parameters without addresses."""
+    batch, length, channels = call.shape
+    groups, d_state = call.maps[2:]
+    blocks, vector = len(call.reverse), 16 // call.dtype.itemsize
+    rows = (call.u, call.delta, call.z, call.grad_y)
     shape = Shape(
-        dtype=u.dtype,
+        dtype=call.dtype,
         batch=batch,
         length=length,
         channels=channels,
         d_state=d_state,
         groups=groups,
         blocks=blocks,
-        softplus=arguments.delta_softplus,
-        gate=arguments.z is not None,
-        packed=arguments.seq_idx is not None,
-        aligned=run_length % vector == 0 and all(_aligned(tensor, vector) for tensor in rows),
-        aligned_maps=d_state % vector == 0 and _aligned(arguments.B, vector) and _aligned(arguments.C, vector),
+        softplus=call.softplus,
+        gate=call.z is not None,
+        packed=call.packed,
+        aligned=call.rows_aligned
+        and channels // math.lcm(blocks, groups) % vector == 0
+        and all(_whole(strides, vector) for strides in rows),
+        aligned_maps=call.maps_aligned and d_state % vector == 0 and _whole(call.B, vector) and _whole(call.C, vector),
     )
-    return plan_for(launcher, shape)
-
-
-def _aligned(tensor: Tensor | None, vector: int) -> bool:
-    if tensor is None:
-        return True
-    return tensor.data_ptr() % 16 == 0 and not any(stride % vector for stride in tensor.stride()[:-1])
-
-
-def _parameters(arguments: ScanArguments, plan: Plan) -> ScanParameters:
-    a, u = arguments, arguments.u
+    plan = plan_for(launcher, shape)
     p = ScanParameters()
-    for name in ("u", "delta", "B", "C", "z", "A", "D", "initial_state", "seq_idx"):
-        tensor: Tensor | None = getattr(a, name)
-        setattr(p, name, None if tensor is None else tensor.data_ptr())
-    p.bias = None if a.delta_bias is None else a.delta_bias.data_ptr()
-    p.u_batch, p.u_row = u.stride()[:2]
-    p.delta_batch, p.delta_row = a.delta.stride()[:2]
-    if a.z is not None:
-        p.z_batch, p.z_row = a.z.stride()[:2]
-    p.B_batch, p.B_row, p.B_group = a.B.stride()[:3]
-    p.C_batch, p.C_row, p.C_group = a.C.stride()[:3]
-    p.batch, p.length, p.channels = u.shape
-    p.d_state, p.groups, p.blocks = a.A.shape[1], a.B.shape[2], len(a.reverse)
-    p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
+    p.u_batch, p.u_row, _ = call.u
+    p.delta_batch, p.delta_row, _ = call.delta
+    p.z_batch, p.z_row = (call.z or (0, 0))[:2]
+    p.grad_y_batch, p.grad_y_row = (call.grad_y or (0, 0))[:2]
+    p.y_batch, p.y_row = length * channels, channels
+    p.B_batch, p.B_row, p.B_group, _ = call.B
+    p.C_batch, p.C_row, p.C_group, _ = call.C
+    p.batch, p.length, p.channels = batch, length, channels
+    p.d_state, p.groups, p.blocks = d_state, groups, blocks
+    p.reversed_blocks = sum(1 << index for index, reverse in enumerate(call.reverse) if reverse)
     p.runs, p.tiles_per_run, p.parts_per_run = plan.runs, plan.tiles_per_run, plan.parts_per_run
     p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, CHECKPOINT
-    return p
+    return plan, bytes(p)
+
+
+def _whole(strides: tuple[int, ...] | None, vector: int) -> bool:
+    """Whether each row begins a whole number of vectors after another."""
+    return strides is None or not any(stride % vector for stride in strides[:-1])
 
 
 def _padded(states: int) -> int:
