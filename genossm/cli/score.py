@@ -72,8 +72,11 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     "--check-ref",
     default="w",
     show_default=True,
-    type=click.Choice(["w", "e"]),
-    help="REF differs from the reference: w keeps and marks the record, e stops.",
+    type=click.Choice(["w", "e", "x"]),
+    help="REF differs from the reference: w keeps and marks the record, e stops, x moves it to --skipped.",
+)
+@click.option(
+    "--skipped", type=click.Path(path_type=Path), metavar="FILE", help="VCF or BCF file for what --check-ref x moves."
 )
 @click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -96,7 +99,8 @@ def command(
     context: int,
     horizon: int | None,
     both_strands: bool,
-    check_ref: Literal["w", "e"],
+    check_ref: Literal["w", "e", "x"],
+    skipped: Path | None,
     batch_size: int | None,
     device: str,
     summary: Path | None,
@@ -121,8 +125,8 @@ def command(
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
-    if variants and (regions or regions_file):
-        raise click.UsageError("--variant names what is scored; -r and -R go with a VCF or BCF file.")
+    if variants and (regions or regions_file or skipped or check_ref == "x"):
+        raise click.UsageError("--variant names what is scored; -r, -R and --skipped go with a VCF or BCF file.")
     if variants and output != "-":
         raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
     from genossm.variants import FilePolicy, ScoringOptions
@@ -143,7 +147,7 @@ def command(
         )
         click.echo("\n".join(lines))
         return
-    policy = FilePolicy(output_type, write_index, check_ref, max_skip_frac, force, regions, regions_file)
+    policy = FilePolicy(output_type, write_index, check_ref, max_skip_frac, force, regions, regions_file, skipped)
     with _progress() as progress:
         result = run_score_file(
             model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -25,11 +26,13 @@ from genossm.variants.regions import Regions
 from genossm.variants.status import Status
 from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
 from genossm.variants.vcf_input import Record, VcfInput, open_vcf
-from genossm.variants.vcf_output import Format, format_for, open_output
+from genossm.variants.vcf_output import Format, VcfOutput, format_for, open_output
 
 if TYPE_CHECKING:
     from genossm.models import SequenceModel
     from genossm.variants.scorer import Scorer
+
+CheckRef = Literal["w", "e", "x"]
 
 ASSEMBLY_SAMPLE = 200
 _CHECKED = (Status.REF_MISMATCH, Status.TOO_LONG, Status.OK)
@@ -42,7 +45,8 @@ class FilePolicy:
     """How a file is treated.
 
     output: VCF "v", bgzip "z" or BCF "b"; None goes by the output's name.   index: write one where there can be one.
-    check_ref: at a REF that differs from the reference, "w" keeps and marks the record, "e" stops.
+    check_ref: at a REF that differs from the reference, "w" keeps and marks the record, "e" stops, "x" moves it,
+    marked, to the file `skipped`.
     max_skip_frac: stop with exit code 3 if more than this share of the ALT alleles gets no score.
     force: replace the output, and scores of an earlier run in the input.
     regions, regions_file: where records are taken from, if not everywhere; see `Regions`.
@@ -50,13 +54,21 @@ class FilePolicy:
 
     output: Format | None = None
     index: bool = True
-    check_ref: Literal["w", "e"] = "w"
+    check_ref: CheckRef = "w"
     max_skip_frac: float | None = None
     force: bool = False
     regions: tuple[str, ...] = ()
     regions_file: Path | None = None
+    skipped: Path | None = None
 
     def __post_init__(self) -> None:
+        if (self.check_ref == "x") != (self.skipped is not None):
+            raise UsageError(
+                "--check-ref x moves records whose REF differs from the reference to the file that --skipped names: "
+                "give both, or neither."
+            )
+        if str(self.skipped) == "-":
+            raise UsageError("--skipped takes the name of a file; standard output is for the scored records.")
         if self.max_skip_frac is not None and not 0 <= self.max_skip_frac <= 1:
             raise UsageError(f"A share of {self.max_skip_frac} to be skipped is not possible; wanted 0 to 1.")
 
@@ -65,11 +77,13 @@ class FilePolicy:
 class Summary:
     """What became of a file's records.
 
-    statuses: ALT alleles by status; a record without ALT counts once.   unsorted: so there is no index.
+    statuses: ALT alleles by status; a record without ALT counts once.   moved: records in the file `skipped`.
+    unsorted: so there is no index.
     """
 
     run: ScoringRun
     records: int = 0
+    moved: int = 0
     statuses: Counter[Status] = field(default_factory=Counter)
     seconds: float = 0.0
     unsorted: bool = False
@@ -96,6 +110,7 @@ class Summary:
             f"{self.records:,} records, {self.alleles:,} alleles: {self.scored:,} scored, "
             f"{self.alleles - self.scored:,} not{f' ({reasons})' if reasons else ''}; "
             f"{self.seconds:.1f} s, {rate:,.0f} alleles/s"
+            f"{f'; {self.moved:,} records moved aside' if self.moved else ''}"
             f"{'; the records are not sorted, so there is no index' if self.unsorted else ''}"
         )
 
@@ -111,6 +126,7 @@ class Summary:
             "alleles": self.alleles,
             "scored": self.scored,
             "skipped": self.skipped(),
+            "moved": self.moved,
             "seconds": round(self.seconds, 3),
             "alleles_per_second": round(self.scored / self.seconds, 3) if self.seconds else None,
             "options": self.run.options.as_dict(),
@@ -148,17 +164,30 @@ def score_file(
     run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command)
     summary = Summary(run)
     started = time.perf_counter()
-    with open_vcf(source) as vcf, open_output(target, kind, index=policy.index, force=policy.force) as output:
+    with ExitStack() as files:
+        vcf = files.enter_context(open_vcf(source))
+        output = files.enter_context(open_output(target, kind, index=policy.index, force=policy.force))
+        aside = files.enter_context(_open_aside(policy))
         asked = replace(vcf, records=regions.select(vcf.records)) if regions else vcf
         job = _Job(scorer, asked, policy, summary, progress)
-        output.header(scored_header(vcf.header, run, name=vcf.name, replace=policy.force))
+        for one in filter(None, (output, aside)):
+            one.header(scored_header(vcf.header, run, name=vcf.name, replace=policy.force))
         for record, alleles in job.scored_records():
-            info = scored_info(record.info, alleles, scorer.options.methods)
-            output.record(record.with_info(info), record.columns[0], record.pos1)
+            line = record.with_info(scored_info(record.info, alleles, scorer.options.methods))
+            moves = aside is not None and any(one.status is Status.REF_MISMATCH for one in alleles)
+            summary.moved += moves
+            (aside if aside is not None and moves else output).record(line, record.columns[0], record.pos1)
         job.require_enough()
         summary.seconds = time.perf_counter() - started
         summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not output.sorted
     return summary
+
+
+def _open_aside(policy: FilePolicy) -> AbstractContextManager[VcfOutput | None]:
+    """The file for records that are moved aside, if there is to be one."""
+    if policy.skipped is None:
+        return nullcontext()
+    return open_output(policy.skipped, format_for(policy.skipped, None), index=policy.index, force=policy.force)
 
 
 class _Job:

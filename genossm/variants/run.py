@@ -139,12 +139,16 @@ def _options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given
 def _refuse_early(source: str, target: str, policy: FilePolicy, summary_path: Path | None) -> None:
     """Raise before anything slow begins what would be raised in the end."""
     format_for(target, policy.output)
-    for path in (None if target == "-" else Path(target), summary_path):
-        if path is not None:
-            refuse_overwrite(path, force=policy.force)
+    written = [Path(path) for path in (target, policy.skipped, summary_path) if path is not None and str(path) != "-"]
+    for number, path in enumerate(written):
+        refuse_overwrite(path, force=policy.force)
+        if path.resolve() in (other.resolve() for other in written[:number]):
+            raise UsageError(f"Two outputs are both {path}. Choose another for one of them.")
+    if policy.skipped is not None:
+        format_for(policy.skipped, None)
     if source == "-":
         return
-    if target != "-" and Path(source).exists() and Path(source).resolve() == Path(target).resolve():
+    if Path(source).exists() and Path(source).resolve() in (path.resolve() for path in written):
         raise UsageError(f"Input and output are both {source}. Choose another output.")
     with open_vcf(source) as vcf:
         refuse_scored(vcf.header, name=vcf.name, replace=policy.force)
