@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 BASES = "ACGT"
 # Inches: around the axes, of a column of letters that reads well, and of a position's number under it.
-_AROUND, _COLUMN, _NUMBER = 1.8, 0.16, 0.95
+_AROUND, _COLUMN, _NUMBER = 1.8, 0.14, 0.95
 
 
 def width_for(length: int) -> float:
     """Inches of a figure for so many columns of letters, what stands around them included."""
-    return min(max(5.0, _AROUND + _COLUMN * length), 16.0)
+    return min(max(5.0, _AROUND + _COLUMN * length), 12.0)
 
 
 def column_width(axes: Axes, length: int) -> float:

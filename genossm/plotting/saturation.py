@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COLOURS = "RdBu"
 _UNKNOWN = "#DDDDDD"
 # Below this width of a column, in inches, letters would run into one another.
-_LETTER = 0.085
+_LETTER = 0.1
 
 
 def saturation_map(
