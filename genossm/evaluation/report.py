@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +24,35 @@ LEAD = "Every number below stands in the files that this page was made from; not
 def write_report(
     output: str | os.PathLike[str],
     *,
-    run: Path | None = None,
-    bases: Path | None = None,
-    variants: Path | None = None,
+    runs: Sequence[Path] = (),
+    bases: Sequence[Path] = (),
+    variants: Sequence[Path] = (),
     title: str = "genossm report",
     force: bool = False,
 ) -> Path:
     """Write one self-contained HTML page and return its path.
 
-    run: directory of a training run.   bases, variants: JSON files of `genossm evaluate`.
+    runs: directories of training runs.   bases, variants: JSON files of `genossm evaluate`. The n-th of each belong
+    together, so that a page on several models has them one after the other.
     Raises: UsageError if there is nothing to report; InputFileError for a file that is missing or of another format.
     """
     output = Path(output)
     refuse_overwrite(output, force=force)
-    if not (run or bases or variants):
+    if not (runs or bases or variants):
         raise UsageError("Nothing to report. Give at least one of --run, --bases and --variants.")
     sections: list[Section] = []
     made_from: dict[str, dict[str, Any]] = {}
-    if run:
-        sections.append(training_section(run))
-    if bases:
-        content = made_from["bases"] = read_result(bases, "genossm-bases")
-        sections.append(bases_section(content))
-    if variants:
-        from genossm.evaluation.variant_section import variants_section
+    for run, bases_file, variants_file in zip_longest(runs, bases, variants):
+        if run:
+            sections.append(training_section(run))
+        if bases_file:
+            content = made_from[str(bases_file)] = read_result(bases_file, "genossm-bases")
+            sections.append(bases_section(content))
+        if variants_file:
+            from genossm.evaluation.variant_section import variants_section
 
-        content = made_from["variants"] = read_result(variants, "genossm-variants")
-        sections.append(variants_section(content))
+            content = made_from[str(variants_file)] = read_result(variants_file, "genossm-variants")
+            sections.append(variants_section(content))
     page = render_page(title, LEAD, sections, facts(made_from))
     with atomic_file(output, force=force) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -90,7 +93,7 @@ def training_section(run: Path) -> Section:
     figure = learning_curve(_column(training, "tokens"), _column(training, "train_bits_per_base"), tokens, bits)
     last, unit = rows[-1], _unit_of_run(run)
     return Section(
-        "Training",
+        "Training of a masked model" if unit.startswith("masked") else "Training",
         [
             f"{int(float(last['step'])):,} steps over {float(last['tokens']) / 1e6:.2f} million bases in "
             f"{float(last['seconds']):.0f} seconds."
@@ -143,10 +146,9 @@ def facts(made_from: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Provenance of the page and of every file behind it."""
     listed = {"page": _provenance_line(Provenance().as_dict())}
     for name, content in made_from.items():
-        listed[name] = _provenance_line(content.get("provenance", {}))
-        for key in ("model_digest", "reference_digest"):
-            if value := content.get("provenance", {}).get(key):
-                listed[key.replace("_", " ")] = str(value)
+        provenance = content.get("provenance", {})
+        digests = (f"{key} {provenance[key]}" for key in ("model_digest", "reference_digest") if provenance.get(key))
+        listed[name] = " · ".join((_provenance_line(provenance), *(text.replace("_", " ", 1) for text in digests)))
     return listed
 
 

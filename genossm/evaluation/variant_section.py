@@ -28,7 +28,7 @@ def variants_section(content: Mapping[str, Any]) -> Section:
         f"of whole blocks of {bootstrap['block']:,} bases."
     )
     return Section(
-        "Variants",
+        "Variants" if "horizon" in score else "Variants, by the masked model",
         [what, how],
         verdict=content["sentence"],
         header=("alleles", "method", "AUROC", "95 % interval", "common", "rare"),

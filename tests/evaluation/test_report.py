@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_page_says_what_the_files_say(tmp_path: Path, bases: Path, run: Path) -> None:
-    page = write_report(tmp_path / "report.html", run=run, bases=bases).read_text()
+    page = write_report(tmp_path / "report.html", runs=[run], bases=[bases]).read_text()
     assert "Fewest bits per base on the validation region: 1.9125, after 1.00 million bases." in page
     assert "20 steps over 2.00 million bases in 12 seconds" in page
     assert "<td>model</td><td>1.8125</td><td>1.8000 to 1.8300</td><td></td>" in page
@@ -69,14 +69,30 @@ def test_page_says_what_the_files_say(tmp_path: Path, bases: Path, run: Path) ->
 
 def test_a_masked_run_is_called_so(tmp_path: Path, run: Path) -> None:
     (run / "config.yaml").write_text("masking: {fraction: 0.15}\n")
-    page = write_report(tmp_path / "report.html", run=run).read_text()
+    page = write_report(tmp_path / "report.html", runs=[run]).read_text()
     assert "Fewest masked bits per base on the validation region: 1.9125" in page
     (run / "config.yaml").write_text("masking: null\n")
-    assert "Fewest bits per base" in write_report(tmp_path / "report.html", run=run, force=True).read_text()
+    assert "Fewest bits per base" in write_report(tmp_path / "report.html", runs=[run], force=True).read_text()
+
+
+def test_models_stand_one_after_the_other(tmp_path: Path, bases: Path, run: Path) -> None:
+    masked = tmp_path / "masked"
+    masked.mkdir()
+    (masked / "metrics.csv").write_text(METRICS)
+    (masked / "config.yaml").write_text("masking: {fraction: 0.15}\n")
+    other = tmp_path / "masked.json"
+    other.write_text(
+        json.dumps(BASES | {"objective": "masked", "mask_fraction": 0.15, "provenance": {"model_digest": "def456"}})
+    )
+    page = write_report(tmp_path / "report.html", runs=[run, masked], bases=[bases, other]).read_text()
+    headlines = re.findall("<h2>(.*?)</h2>", page)
+    assert headlines[:4] == ["Training", "Bits per base", "Training of a masked model", "Masked bits per base"]
+    assert re.search(rf"<dt>{bases}</dt><dd>[^<]*model digest abc123</dd>", page)
+    assert re.search(rf"<dt>{other}</dt><dd>[^<]*model digest def456</dd>", page)
 
 
 def test_page_stands_alone(tmp_path: Path, bases: Path, run: Path) -> None:
-    page = write_report(tmp_path / "report.html", run=run, bases=bases).read_text()
+    page = write_report(tmp_path / "report.html", runs=[run], bases=[bases]).read_text()
     assert "<script" not in page
     addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert all(address.startswith("#") for address in addresses), addresses
@@ -96,11 +112,11 @@ def test_nothing_to_report_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_files_of_another_kind_are_refused(tmp_path: Path, bases: Path) -> None:
     with pytest.raises(InputFileError, match="holds genossm-bases; wanted genossm-variants"):
-        write_report(tmp_path / "report.html", variants=bases)
+        write_report(tmp_path / "report.html", variants=[bases])
     with pytest.raises(InputFileError, match=r"metrics\.csv"):
-        write_report(tmp_path / "report.html", run=tmp_path)
+        write_report(tmp_path / "report.html", runs=[tmp_path])
     with pytest.raises(InputFileError, match="Cannot read"):
-        write_report(tmp_path / "report.html", bases=tmp_path / "absent.json")
+        write_report(tmp_path / "report.html", bases=[tmp_path / "absent.json"])
     assert not (tmp_path / "report.html").exists()
 
 
@@ -108,7 +124,7 @@ def test_existing_page_is_kept_unless_forced(tmp_path: Path, bases: Path) -> Non
     page = tmp_path / "report.html"
     page.write_text("mine")
     with pytest.raises(OutputExistsError):
-        write_report(page, bases=bases)
+        write_report(page, bases=[bases])
     assert page.read_text() == "mine"
-    write_report(page, bases=bases, force=True)
+    write_report(page, bases=[bases], force=True)
     assert "mine" not in page.read_text()
