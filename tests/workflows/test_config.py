@@ -24,8 +24,8 @@ def write_config(project: Path, change: Change) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
-def test_lint_finds_nothing(inputs: Path, snakemake: Call) -> None:
-    done = snakemake(inputs, "--lint")
+def test_lint_finds_nothing(project: Path, snakemake: Call) -> None:
+    done = snakemake(project, "--lint")
     assert done.returncode == 0, done.stderr
     assert "your workflow is in a good condition" in done.stderr
 

@@ -6,8 +6,9 @@ import argparse
 import gzip
 import json
 import re
+import sys
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from genossm.core.atomic import atomic_file
-from genossm.core.errors import InputFileError
+from genossm.core.errors import GenossmError, InputFileError
 from genossm.variants import STATUS_MEANINGS
 
 STATUS = "GENOSSM_STATUS"
@@ -30,13 +31,13 @@ class Tally:
 
     records: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
-    scores: dict[str, array[float]] = field(default_factory=lambda: defaultdict(lambda: array("d")))
+    scores: dict[str, array[float]] = field(default_factory=dict)
 
     def add(self, other: Tally) -> None:
         self.records += other.records
         self.statuses += other.statuses
         for key, values in other.scores.items():
-            self.scores[key].extend(values)
+            self.scores.setdefault(key, array("d")).extend(values)
 
     def as_dict(self, quantiles: Sequence[float]) -> dict[str, Any]:
         scores = {key: describe(values, quantiles) for key, values in self.scores.items()}
@@ -66,7 +67,7 @@ def read(path: Path) -> tuple[Tally, dict[str, str]]:
             if not line.startswith("#"):
                 add_record(tally, line)
             elif found := SCORE.match(line):
-                _ = tally.scores[found[1]]
+                tally.scores[found[1]] = array("d")
             elif found := FACT.match(line):
                 facts[found[1]] = found[2]
     if not facts:
@@ -138,4 +139,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except GenossmError as error:
+        sys.exit(f"summarise: {error}")
