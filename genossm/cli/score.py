@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from click.core import ParameterSource
@@ -40,7 +40,37 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
         yield update
 
 
+class _ScoreOrMerge(click.Command):
+    """`score`, and `score merge`, which shares nothing with it but the name."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args[:1] == ["merge"]:
+            return merge_command.make_context(f"{info_name} merge", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
 @click.command()
+@click.argument("pieces", nargs=-1, required=True, metavar="PIECE...", type=click.Path(path_type=Path))
+@click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
+@click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
+@click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
+@click.option("--force", is_flag=True, help="Replace the output.")
+def merge_command(
+    pieces: tuple[Path, ...], output: str, output_type: Literal["v", "z", "b"] | None, write_index: bool, force: bool
+) -> None:
+    """Put the pieces that `genossm score --shard I/N` wrote together, in any order.
+
+    The result is the file that one run without --shard writes.
+    """
+    from genossm.variants.shards import merge
+
+    records = merge(pieces, output, output=output_type, index=write_index, force=force)
+    click.echo(f"genossm score merge: {records:,} records of {len(pieces)} pieces", err=True)
+
+
+@click.command(cls=_ScoreOrMerge)
 @click.argument("vcf", required=False, metavar="[IN.vcf|IN.vcf.gz|IN.bcf|-]")
 @click.option("-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip) or store.")
 @click.option("-m", "--model", required=True, metavar="MODEL", help="Model directory, or Hub id.")
@@ -78,6 +108,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 @click.option(
     "--skipped", type=click.Path(path_type=Path), metavar="FILE", help="VCF or BCF file for what --check-ref x moves."
 )
+@click.option("--shard", metavar="I/N", help="Piece I of N of the file alone; `genossm score merge` joins them.")
 @click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
@@ -101,6 +132,7 @@ def command(
     both_strands: bool,
     check_ref: Literal["w", "e", "x"],
     skipped: Path | None,
+    shard: str | None,
     batch_size: int | None,
     device: str,
     summary: Path | None,
@@ -125,12 +157,15 @@ def command(
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
-    if variants and (regions or regions_file or skipped or check_ref == "x"):
-        raise click.UsageError("--variant names what is scored; -r, -R and --skipped go with a VCF or BCF file.")
+    if variants and (regions or regions_file or skipped or shard or check_ref == "x"):
+        raise click.UsageError(
+            "--variant names what is scored; -r, -R, --shard and --skipped go with a VCF or BCF file."
+        )
     if variants and output != "-":
         raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
     from genossm.variants import FilePolicy, ScoringOptions
     from genossm.variants.run import run_score_file, run_score_variants
+    from genossm.variants.shards import Shard
 
     options = ScoringOptions(context, horizon, both_strands, methods)
     horizon_given = ctx.get_parameter_source("horizon") is not ParameterSource.DEFAULT
@@ -147,7 +182,10 @@ def command(
         )
         click.echo("\n".join(lines))
         return
-    policy = FilePolicy(output_type, write_index, check_ref, max_skip_frac, force, regions, regions_file, skipped)
+    piece = Shard.parse(shard) if shard else None
+    policy = FilePolicy(
+        output_type, write_index, check_ref, max_skip_frac, force, regions, regions_file, skipped, piece
+    )
     with _progress() as progress:
         result = run_score_file(
             model,

@@ -11,18 +11,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from genossm.core.errors import (
-    ContigNotFoundError,
-    ReferenceMismatchError,
-    TooManySkippedError,
-    UsageError,
-    WrongAssemblyError,
-)
+from genossm.core.errors import ReferenceMismatchError, TooManySkippedError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.genome import Genome
+from genossm.variants.assembly import AssemblyCheck
 from genossm.variants.locate import BLOCK, Allele, Located, ScoredAllele
 from genossm.variants.options import ScoringOptions
 from genossm.variants.regions import Regions
+from genossm.variants.shards import Shard
 from genossm.variants.status import Status
 from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
 from genossm.variants.vcf_input import Record, VcfInput, open_vcf
@@ -34,11 +30,6 @@ if TYPE_CHECKING:
 
 CheckRef = Literal["w", "e", "x"]
 
-ASSEMBLY_SAMPLE = 200
-_CHECKED = (Status.REF_MISMATCH, Status.TOO_LONG, Status.OK)
-_ON_REFERENCE = (Status.OUT_OF_CONTIG, *_CHECKED)
-_NAMED_CONTIGS = 5
-
 
 @dataclass(frozen=True)
 class FilePolicy:
@@ -49,7 +40,7 @@ class FilePolicy:
     marked, to the file `skipped`.
     max_skip_frac: stop with exit code 3 if more than this share of the ALT alleles gets no score.
     force: replace the output, and scores of an earlier run in the input.
-    regions, regions_file: where records are taken from, if not everywhere; see `Regions`.
+    regions, regions_file: where records are taken from, if not everywhere; see `Regions`.   shard: a piece of those.
     """
 
     output: Format | None = None
@@ -60,6 +51,7 @@ class FilePolicy:
     regions: tuple[str, ...] = ()
     regions_file: Path | None = None
     skipped: Path | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         if (self.check_ref == "x") != (self.skipped is not None):
@@ -168,10 +160,16 @@ def score_file(
         vcf = files.enter_context(open_vcf(source))
         output = files.enter_context(open_output(target, kind, index=policy.index, force=policy.force))
         aside = files.enter_context(_open_aside(policy))
-        asked = replace(vcf, records=regions.select(vcf.records)) if regions else vcf
-        job = _Job(scorer, asked, policy, summary, progress)
+        check = AssemblyCheck(vcf.name, genome)
+        records = regions.select(vcf.records) if regions else vcf.records
+        if policy.shard is not None:
+            records = islice(records, *_piece(source, scorer, regions, policy.shard, check))
+        job = _Job(scorer, replace(vcf, records=records), policy, summary, check, progress)
+        header = scored_header(vcf.header, run, name=vcf.name, replace=policy.force)
+        if policy.shard is not None:
+            header = (*header[:-1], policy.shard.mark(), header[-1])
         for one in filter(None, (output, aside)):
-            one.header(scored_header(vcf.header, run, name=vcf.name, replace=policy.force))
+            one.header(header)
         for record, alleles in job.scored_records():
             line = record.with_info(scored_info(record.info, alleles, scorer.options.methods))
             moves = aside is not None and any(one.status is Status.REF_MISMATCH for one in alleles)
@@ -181,6 +179,30 @@ def score_file(
         summary.seconds = time.perf_counter() - started
         summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not output.sorted
     return summary
+
+
+def _piece(
+    source: str | Path, scorer: Scorer, regions: Regions | None, shard: Shard, check: AssemblyCheck
+) -> tuple[int, int]:
+    """First and last record of a piece; what the whole file says of its assembly is judged for each of them."""
+    if str(source) == "-":
+        raise UsageError(
+            "--shard counts the records before it cuts them, which standard input allows once. Pass a file."
+        )
+    total = 0
+    with open_vcf(source) as vcf:
+        for record in regions.select(vcf.records) if regions else vcf.records:
+            if not check.settled:
+                check.add(record.contig, _locate(scorer, record))
+                check.settle()
+            total += 1
+    check.settle(final=True)
+    return shard.records(total)
+
+
+def _locate(scorer: Scorer, record: Record) -> list[Located]:
+    """What can be said of a record's alleles without the model."""
+    return [scorer.locate(Allele(record.contig, record.pos1, record.ref, alt)) for alt in record.alts or (None,)]
 
 
 def _open_aside(policy: FilePolicy) -> AbstractContextManager[VcfOutput | None]:
@@ -199,20 +221,18 @@ class _Job:
         vcf: VcfInput,
         policy: FilePolicy,
         summary: Summary,
+        check: AssemblyCheck,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self._scorer, self._vcf, self._policy, self._summary = scorer, vcf, policy, summary
-        self._progress = progress
+        self._check, self._progress = check, progress
         self._run = 0
-        self._checked = Counter[Status]()
-        self._assembly_known = False
-        self._contigs: dict[str, None] = {}
 
     def scored_records(self) -> Iterator[tuple[Record, list[ScoredAllele]]]:
         """Records in the file's order with the scores of their alleles."""
         while block := list(islice(self._vcf.records, BLOCK)):
             located = [self._located(record) for record in block]
-            self._check_assembly()
+            self._check.settle()
             if len(block) < BLOCK:
                 # The file has ended: what would stop it stops it before anything is run or written.
                 self.require_enough()
@@ -225,17 +245,8 @@ class _Job:
 
         Raises: WrongAssemblyError, ContigNotFoundError, TooManySkippedError.
         """
-        self._check_assembly(final=True)
+        self._check.settle(final=True)
         summary, limit = self._summary, self._policy.max_skip_frac
-        if summary.statuses[Status.CONTIG_UNKNOWN] and not any(summary.statuses[s] for s in _ON_REFERENCE):
-            names = list(self._contigs)
-            more = f" and {len(names) - _NAMED_CONTIGS} more" if len(names) > _NAMED_CONTIGS else ""
-            genome = self._scorer.genome
-            raise ContigNotFoundError(
-                f"None of the contigs of {self._vcf.name} ({', '.join(names[:_NAMED_CONTIGS])}{more}) is in "
-                f"{genome.name}, which has {', '.join(genome.contigs[:_NAMED_CONTIGS])}. "
-                "Check the assembly, and that both are of the same species."
-            )
         skipped = summary.alleles - summary.scored
         if limit is not None and skipped > limit * summary.alleles:
             reasons = ", ".join(f"{count} {word}" for word, count in summary.skipped().items())
@@ -245,35 +256,18 @@ class _Job:
             )
 
     def _located(self, record: Record) -> list[Located]:
-        contig, pos1, ref = record.contig, record.pos1, record.ref
-        located = [self._scorer.locate(Allele(contig, pos1, ref, alt)) for alt in record.alts or (None,)]
+        located = _locate(self._scorer, record)
         self._summary.records += 1
-        self._contigs.setdefault(contig)
+        self._check.add(record.contig, located)
         for one in located:
             self._summary.statuses[one.status] += 1
-            if one.status in _CHECKED and self._checked.total() < ASSEMBLY_SAMPLE:
-                self._checked[one.status] += 1
             if one.status is Status.REF_MISMATCH and self._policy.check_ref == "e":
                 raise ReferenceMismatchError(
-                    f"{self._vcf.name}, {record.place}: REF of {contig}:{pos1} is {ref!r}, "
+                    f"{self._vcf.name}, {record.place}: REF of {record.contig}:{record.pos1} is {record.ref!r}, "
                     f"{self._scorer.genome.name} differs. Check the assembly, or pass --check-ref w to keep the record "
                     "unscored."
                 )
         return located
-
-    def _check_assembly(self, *, final: bool = False) -> None:
-        """Once the sample is whole, or the file read: does this VCF stand on this reference?"""
-        checked = self._checked.total()
-        if self._assembly_known or (checked < ASSEMBLY_SAMPLE and not final):
-            return
-        self._assembly_known = True
-        wrong = self._checked[Status.REF_MISMATCH]
-        if 2 * wrong > checked:
-            raise WrongAssemblyError(
-                f"REF of {wrong} of the first {checked} alleles of {self._vcf.name} that can be checked differs from "
-                f"{self._scorer.genome.name}: most likely the VCF was called on another assembly (GRCh37 or GRCh38, "
-                "say). Score it with the reference that it was called on. Nothing was written."
-            )
 
     def _on_progress(self, haplotypes: int) -> None:
         self._run += haplotypes

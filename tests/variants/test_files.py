@@ -27,7 +27,7 @@ from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Variant
 from genossm.testing import random_sequence, repetitive_sequence, write_fasta
-from genossm.variants import FilePolicy, ScoringOptions, Summary, files, score, score_file
+from genossm.variants import FilePolicy, ScoringOptions, Summary, assembly, files, score, score_file
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import open_vcf
 
@@ -265,7 +265,7 @@ def test_only_the_first_two_hundred_decide_on_the_assembly(
 ) -> None:
     # Blocks as small as this one also show that a sample may span several.
     monkeypatch.setattr(files, "BLOCK", 7)
-    monkeypatch.setattr(files, "ASSEMBLY_SAMPLE", 20)
+    monkeypatch.setattr(assembly, "ASSEMBLY_SAMPLE", 20)
     good = [row(pos1) for pos1 in range(50, 61)]
     bad = [row(pos1, ref=other(base(pos1)), alt=base(pos1)) for pos1 in range(100, 140)]
     summary = run(model, genome, write(tmp_path / "in.vcf", *good, *bad), tmp_path / "out.vcf")
