@@ -196,6 +196,12 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
         load_channel_constants(p, tile, p.D, skip, lane);
         LaneState A2, carry, grad_A;
         load_rates(p, tile, channel, state, A2);
+        LaneState rates;
+#pragma unroll
+        for (int i = 0; i < LANE_CHANNELS; ++i)
+#pragma unroll
+            for (int s = 0; s < LANE_STATES; ++s) rates[i][s] = A2[i][s];
+        correct_rates(p, tile, segment, segment > 0, 1, channel, rates);
         if (p.segments > 1)
             load_state(p, tile, p.segment_state, segment_index, channel, state, carry);
         else
@@ -261,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                         for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
                             for (int s = 0; s < LANE_STATES; ++s)
-                                h[i][s] = fmaf(exp2_unit(fmaf(A2[i][s], dt[i], barrier)), h[i][s],
+                                h[i][s] = fmaf(exp2_unit(fmaf(rates[i][s], dt[i], barrier)), h[i][s],
                                                x[i] * b[s]);
                     }
                 }
@@ -323,7 +329,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                             y[LANE_CHANNELS * k + i] = 0.f;
 #pragma unroll
                             for (int s = 0; s < LANE_STATES; ++s) {
-                                const float a = exp2_unit(fmaf(A2[i][s], dt[i], barrier));
+                                const float a = exp2_unit(fmaf(rates[i][s], dt[i], barrier));
                                 h[t + 1][i][s] = fmaf(a, h[t][i][s], x[i] * b[s]);
                                 if (GATE) y[LANE_CHANNELS * k + i] = fmaf(h[t + 1][i][s], c[s], y[LANE_CHANNELS * k + i]);
                             }
@@ -361,7 +367,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                             grad_B[s] = fmaf(g, x[i], grad_B[s]);
                             grad_C[s] = fmaf(h[t + 1][i][s], out[i], grad_C[s]);
                             sums[i] = fmaf(g, b[s], sums[i]);
-                            const float passed = g * exp2_unit(fmaf(A2[i][s], dt[i], barrier));
+                            const float passed = g * exp2_unit(fmaf(rates[i][s], dt[i], barrier));
                             const float q = passed * h[t][i][s];
                             sums[LANE_CHANNELS + i] = fmaf(q, A2[i][s], sums[LANE_CHANNELS + i]);
                             grad_A[i][s] = fmaf(q, dt[i], grad_A[i][s]);

@@ -33,6 +33,7 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
 
     LaneState A2, h;
     load_rates(p, tile, channel, state, A2);
+    correct_rates(p, tile, work.segment, work.segment < p.segments - 1, work.segment - 1, channel, A2);
     if (p.segments > 1)
         load_state(p, tile, p.segment_state, static_cast<i64>(tile.batch) * p.segments + work.segment, channel, state, h);
     else

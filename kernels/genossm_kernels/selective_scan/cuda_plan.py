@@ -153,7 +153,7 @@ def _segment_length(resident: int, length: int, tiles: int) -> int:
         wanted = max(1, rounds * resident // tiles)
         candidate = min(LONGEST_SEGMENT, -(-length // (wanted * CHECKPOINT)) * CHECKPOINT)
         time = -(-(-(-length // candidate) * tiles) // resident) * candidate
-        if time <= least:  # of equals the shortest: a recurrence over fewer steps rounds less
+        if time < least:
             best, least = candidate, time
     return best
 
