@@ -102,6 +102,9 @@ def recomputing(level: Recompute) -> Iterator[None]:
             yield
     finally:
         _OF_THIS_THREAD.plan = outer
+        # Autograd keeps the hooks, and so the plan, as long as the graph; what it was about must not live as long.
+        plan.sources.clear()
+        plan.alive.clear()
 
 
 def forgettable(tensor: Tensor, level: Recompute, make: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

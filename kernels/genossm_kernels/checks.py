@@ -44,6 +44,15 @@ def check_activations(operator: str, first: str, tensors: dict[str, Tensor | Non
         check_device(operator, name, tensor, leader)
 
 
+def check_dtype(operator: str, name: str, tensor: Tensor | None, dtype: torch.dtype) -> None:
+    """For the custom operators, which convert nothing."""
+    if tensor is not None and tensor.dtype != dtype:
+        raise KernelError(
+            f"genossm::{operator}: {name} is {tensor.dtype}; wanted {dtype}. "
+            f"genossm_kernels.{operator} converts its arguments; call that."
+        )
+
+
 def check_device(operator: str, name: str, tensor: Tensor | None, leader: Tensor) -> None:
     if tensor is not None and tensor.device != leader.device:
         raise KernelError(f"{operator}: {name} is on {tensor.device}, the rest on {leader.device}; move it there.")

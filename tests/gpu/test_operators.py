@@ -40,6 +40,7 @@ def test_opcheck_of_the_scan(gradients: bool) -> None:
 @pytest.mark.parametrize("gradients", [True, False])
 def test_opcheck_of_the_convolution(gradients: bool) -> None:
     inputs = cast(conv_inputs(batch=2, length=300, channels=48, packed=True), torch.bfloat16)
+    inputs["initial_state"] = inputs["initial_state"].bfloat16()
     tensors = on_gpu(inputs, ("x", "weight", "bias", "initial_state", "seq_idx"), gradients=gradients)
     torch.library.opcheck(torch.ops.genossm.causal_conv1d, (*tensors, True, [True, False], "cuda"))
 

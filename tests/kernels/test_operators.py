@@ -49,6 +49,7 @@ def test_opcheck_of_the_scan(name: str, dtype: torch.dtype, keep: bool) -> None:
 @pytest.mark.parametrize("without", [(), ("bias", "initial_state", "seq_idx")])
 def test_opcheck_of_the_convolution(without: tuple[str, ...]) -> None:
     inputs = cast(conv_inputs(batch=2, packed=True), torch.bfloat16)
+    inputs["initial_state"] = inputs["initial_state"].bfloat16()
     names = ("x", "weight", "bias", "initial_state", "seq_idx")
     tensors = [None if name in without else inputs[name] for name in names]
     for prepare in (leaf, lambda tensor: tensor):
@@ -71,6 +72,17 @@ def test_operator_gives_the_bits_of_the_plain_call(name: str, keep: bool) -> Non
         found.append((y, state, *torch.autograd.grad(y.square().sum() + state.sum(), wanted)))
     for plain, operator in zip(*found, strict=True):
         assert torch.equal(plain, operator)
+
+
+def test_the_operators_convert_nothing_and_say_so() -> None:
+    tensors, reverse = scan_tensors("everything", torch.bfloat16)
+    for name in ("A", "z", "initial_state"):
+        wrong = tensors | {name: tensors[name].double()}
+        with pytest.raises(KernelError, match=f"{name} is torch.float64; wanted"):
+            SCAN(*wrong.values(), True, list(reverse), "cpu", True)
+    x = torch.randn(1, 5, 8).bfloat16()
+    with pytest.raises(KernelError, match=r"initial_state is torch.float32; wanted torch.bfloat16"):
+        CONV(x, torch.randn(8, 4), None, torch.randn(1, 3, 8), None, True, [True], "cpu")
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from genossm.nn import Stack, StackConfig
 from genossm.nn.recompute import LEVELS, Recompute, forgettable, recomputing
@@ -85,6 +86,24 @@ def test_each_level_keeps_less() -> None:
         kept.append(sum(storage.nbytes() for address, storage in held.items() if address not in weights))
     assert kept[1] < 0.75 * kept[0]
     assert kept[2] < 0.75 * kept[1]
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_what_is_forgotten_is_freed_before_the_graph_is(level: Recompute, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genossm.nn import mamba1
+
+    forgotten: list[StorageWeakRef] = []
+
+    def noted(tensor: torch.Tensor, *others: Any) -> torch.Tensor:
+        forgotten.append(StorageWeakRef(tensor.untyped_storage()))
+        return forgettable(tensor, *others)
+
+    monkeypatch.setattr(mamba1, "forgettable", noted)
+    y = make(level)(ids())
+    assert len(forgotten) == 6  # two layers: the projection, the convolution's result and the step sizes
+    # Of these, "cheap" keeps the projections.
+    assert sum(not reference.expired() for reference in forgotten) == (2 if level == "cheap" else 0)
+    y.sum().backward()
 
 
 def kept_by_plan(stack: Stack, hold: Any) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genossm_kernels.causal_conv1d.autograd import DIFFERENTIABLE, differentiate
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvCall
-from genossm_kernels.checks import unit_stride
+from genossm_kernels.checks import check_dtype, state_dtype, unit_stride
 from genossm_kernels.dispatch import backend_name, choose_backend
 from genossm_kernels.operators import constant_when_traced, given, register
 
@@ -42,6 +42,10 @@ def _arguments(
     reverse: list[bool],
 ) -> ConvArguments:
     """A compiler may hand on other strides than it traced with."""
+    check_dtype(_NAME, "weight", weight, state_dtype(x.dtype))
+    check_dtype(_NAME, "bias", bias, state_dtype(x.dtype))
+    check_dtype(_NAME, "initial_state", initial_state, x.dtype)
+    check_dtype(_NAME, "seq_idx", seq_idx, torch.int32)
     others = (bias, initial_state, seq_idx)
     bias, initial_state, seq_idx = (None if tensor is None else tensor.contiguous() for tensor in others)
     return ConvArguments(unit_stride(x), weight.contiguous(), bias, silu, tuple(reverse), initial_state, seq_idx)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from genossm_kernels.checks import unit_stride
+from genossm_kernels.checks import check_dtype, state_dtype, unit_stride
 from genossm_kernels.dispatch import backend_name, choose_backend
 from genossm_kernels.operators import constant_when_traced, given, register
 from genossm_kernels.selective_scan.autograd import DIFFERENTIABLE, differentiate, wants_gradient
@@ -38,6 +38,11 @@ def traced_backend(backend: str, *facts: Any) -> str:
 def _arguments(tensors: tuple[Any, ...], delta_softplus: bool, reverse: list[bool]) -> ScanArguments:
     """A compiler may hand on other strides than it traced with."""
     u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx = tensors
+    for name, tensor in (("delta", delta), ("B", B), ("C", C), ("z", z)):
+        check_dtype(_NAME, name, tensor, u.dtype)
+    for name, tensor in (("A", A), ("D", D), ("delta_bias", delta_bias), ("initial_state", initial_state)):
+        check_dtype(_NAME, name, tensor, state_dtype(u.dtype))
+    check_dtype(_NAME, "seq_idx", seq_idx, torch.int32)
     u, delta, B, C = unit_stride(u), unit_stride(delta), unit_stride(B), unit_stride(C)
     z = None if z is None else unit_stride(z)
     others = (D, delta_bias, initial_state, seq_idx)
