@@ -50,7 +50,11 @@ def stack_rows(length: int, direction: str, repeats: int) -> Iterator[dict[str, 
     theirs = their_stack(direction == "bidirectional")
     ids = torch.randint(0, VOCABULARY, (1, length), device="cuda")
     point = {"operator": f"{direction} stack", "d_model": D_MODEL, "layers": LAYERS, "length": length}
-    yield from rows(point, ours, theirs, ids, repeats)
+    yield from rows(point | {"recompute": "cheap"}, ours, theirs, ids, repeats)
+    for block in ours.layers:
+        block.recompute = "projections"
+    step = training_step(partial(under_autocast, ours), ids)
+    yield compare(point | {"recompute": "projections", "what": "training step"}, step, None, repeats)
 
 
 def rows(
@@ -80,8 +84,7 @@ def training_step(call: Callable[[Tensor], Tensor], input: Tensor) -> Call:
 
     def run() -> None:
         leaf = input.detach().requires_grad_(input.is_floating_point())
-        y = call(leaf)
-        y.backward(torch.ones((), dtype=y.dtype, device=y.device).expand_as(y).contiguous())
+        call(leaf).sum().backward()
 
     return run
 
