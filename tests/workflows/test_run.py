@@ -126,6 +126,23 @@ def test_a_changed_option_scores_again_and_builds_no_store(finished: Path, tmp_p
     assert "rule genome_store:" not in done.stdout
 
 
+def test_a_masked_model_is_scored_by_its_own_method(finished: Path, project: Path, snakemake: Call) -> None:
+    config = yaml.safe_load((project / "config/config.yaml").read_text())
+    config["reference"]["path"] = str(finished / "results/genome/reference.zarr")
+    config |= {"model": "masked_model", "inputs": config["inputs"][1:]}
+    config["score"] = {"methods": ["mlm", "embedding"], "context": 1024}
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config))
+    done = snakemake(project, "--cores", 1)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((project / "results/summary.json").read_text())
+    assert "mlm" in summary["scoring"]["method"]
+    assert summary["scoring"]["strands"] == "+,-"
+    scores = summary["all"]["scores"]
+    assert {"GENOSSM_LLR", "GENOSSM_EMB_L2", "GENOSSM_EMB_COS"} <= set(scores)
+    assert {described["count"] for described in scores.values()} == {13}
+    assert scores["GENOSSM_EMB_L2"]["quantiles"]["0.05"] > 0
+
+
 def test_a_report_is_made_without_a_network(finished: Path, tmp_path: Path, snakemake: Call) -> None:
     done = snakemake(finished, "--report", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr

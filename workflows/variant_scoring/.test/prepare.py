@@ -1,4 +1,4 @@
-"""Fill a folder with what config/config.yaml here names: slices of the example data, and a model of random weights.
+"""Fill a folder with what config/config.yaml here names: slices of the example data, and models of random weights.
 
 From the clone: python workflows/variant_scoring/.test/prepare.py data FOLDER
 """
@@ -22,6 +22,11 @@ def write_slice(source: Path, target: Path, first1: int, last1: int) -> None:
             part.write(record)
 
 
+def write_model(folder: Path, config: StackConfig) -> None:
+    torch.manual_seed(0)
+    enliven(SequenceModel(config)).save_pretrained(folder)
+
+
 def main() -> None:
     data, folder = map(Path, sys.argv[1:])
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,8 +38,11 @@ def main() -> None:
     with open(folder / "mixed.vcf", "a") as mixed:
         # One allele that has no score, so that the summary has a reason to count.
         mixed.write("20\t3402001\t.\tN\t<DEL>\t.\t.\tAF=0.1\tGT" + "\t0|0" * 4 + "\n")
-    torch.manual_seed(0)
-    enliven(SequenceModel(StackConfig(d_model=8, n_layer=2))).save_pretrained(folder / "model")
+    write_model(folder / "model", StackConfig(d_model=8, n_layer=2))
+    both_sides = StackConfig(
+        d_model=8, n_layer=2, direction="bidirectional", reverse_complement="equivariant", objective="masked"
+    )
+    write_model(folder / "masked_model", both_sides)
 
 
 if __name__ == "__main__":
