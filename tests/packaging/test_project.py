@@ -31,7 +31,7 @@ def test_constraints_hold_every_direct_requirement(project: dict) -> None:
         if line and not line.startswith("#")
     }
     extras = project["optional-dependencies"]
-    wanted = [need for name in ("train", "plot", "cuda", "dev") for need in extras[name]] + project["dependencies"]
+    wanted = [need for name in ("train", "plot", "cuda", "remote", "tables", "tracks", "workflow", "dev") for need in extras[name]] + project["dependencies"]
     names = {re.split(r"[\[<>=~; ]", need)[0].lower().replace("-", "_") for need in wanted} - {"genossm"}
     assert names <= pinned
 
