@@ -11,10 +11,19 @@ if TYPE_CHECKING:
     from genossm.data.batch import CausalCollator as CausalCollator
     from genossm.data.datamodule import GenomeDataModule as GenomeDataModule
     from genossm.data.dataset import WindowDataset as WindowDataset
+    from genossm.data.labelled_intervals import LabelledIntervals as LabelledIntervals
+    from genossm.data.labelled_intervals import read_labelled_intervals as read_labelled_intervals
+    from genossm.data.labelled_sequences import LabelledSequences as LabelledSequences
+    from genossm.data.labelled_sequences import read_class_folders as read_class_folders
+    from genossm.data.labelled_sequences import read_sequence_table as read_sequence_table
     from genossm.data.masking import MaskedCollator as MaskedCollator
     from genossm.data.masking import Masking as Masking
     from genossm.data.regions import Splits as Splits
     from genossm.data.regions import parse_regions as parse_regions
+    from genossm.data.splits_bed import splits_from_bed as splits_from_bed
+    from genossm.data.splits_bed import subtract as subtract
+    from genossm.data.tracks import BigWigTracks as BigWigTracks
+    from genossm.data.tracks import TrackWindows as TrackWindows
     from genossm.data.windows import RandomWindows as RandomWindows
     from genossm.data.windows import TiledWindows as TiledWindows
 
@@ -22,28 +31,46 @@ if TYPE_CHECKING:
 _HOME = {
     "IGNORE": "batch",
     "Batch": "batch",
+    "BigWigTracks": "tracks",
     "CausalCollator": "batch",
     "GenomeDataModule": "datamodule",
+    "LabelledIntervals": "labelled_intervals",
+    "LabelledSequences": "labelled_sequences",
     "MaskedCollator": "masking",
     "Masking": "masking",
     "RandomWindows": "windows",
     "Splits": "regions",
     "TiledWindows": "windows",
+    "TrackWindows": "tracks",
     "WindowDataset": "dataset",
     "parse_regions": "regions",
+    "read_class_folders": "labelled_sequences",
+    "read_labelled_intervals": "labelled_intervals",
+    "read_sequence_table": "labelled_sequences",
+    "splits_from_bed": "splits_bed",
+    "subtract": "splits_bed",
 }
 __all__ = [
     "IGNORE",
     "Batch",
+    "BigWigTracks",
     "CausalCollator",
     "GenomeDataModule",
+    "LabelledIntervals",
+    "LabelledSequences",
     "MaskedCollator",
     "Masking",
     "RandomWindows",
     "Splits",
     "TiledWindows",
+    "TrackWindows",
     "WindowDataset",
     "parse_regions",
+    "read_class_folders",
+    "read_labelled_intervals",
+    "read_sequence_table",
+    "splits_from_bed",
+    "subtract",
 ]
 
 
