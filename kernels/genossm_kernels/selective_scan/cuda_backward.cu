@@ -201,7 +201,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
         for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
             for (int s = 0; s < LANE_STATES; ++s) rates[i][s] = A2[i][s];
-        correct_rates(p, tile, segment, segment > 0, 1, channel, rates);
+        correct_rates(p, tile, max(segment, 1), channel, rates);
         if (p.segments > 1)
             load_state(p, tile, p.segment_state, segment_index, channel, state, carry);
         else
@@ -262,7 +262,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                         load_two(steps + t * WARP_CHANNELS + channel, dt);
                         load_two(sweep_inputs + t * WARP_CHANNELS + channel, x);
                         load_four(B + t * PADDED_STATE + state, b);
-                        const float barrier = barrier_at(resets, t);
+                        const float barrier = barrier_at(resets, t, unit_bias(p));
 #pragma unroll
                         for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll
@@ -323,7 +323,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                         load_two(inputs + t * WARP_CHANNELS + channel, x);
                         load_four(B + t * PADDED_STATE + state, b);
                         load_four(C + t * PADDED_STATE + state, c);
-                        const float barrier = barrier_at(resets, t);
+                        const float barrier = barrier_at(resets, t, unit_bias(p));
 #pragma unroll
                         for (int i = 0; i < LANE_CHANNELS; ++i) {
                             y[LANE_CHANNELS * k + i] = 0.f;
@@ -355,7 +355,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                     load_two(dy + t * WARP_CHANNELS + channel, out);
                     load_four(B + t * PADDED_STATE + state, b);
                     load_four(C + t * PADDED_STATE + state, c);
-                    const float barrier = barrier_at(resets, t);
+                    const float barrier = barrier_at(resets, t, unit_bias(p));
                     float grad_B[4] = {0.f, 0.f, 0.f, 0.f}, grad_C[4] = {0.f, 0.f, 0.f, 0.f};
                     float sums[2 * LANE_CHANNELS];  // over states: g B of the channels, then A a g h
 #pragma unroll

@@ -69,10 +69,12 @@ __device__ __forceinline__ i64 position(const ScanParams& p, const Tile& tile, i
 __device__ __forceinline__ float step_size(float x) { return SOFTPLUS ? softplus(x) : x; }
 // Added to an exponent where packed sequences meet: 2^RESET is zero.
 constexpr float RESET = -1e30f;
-// Added everywhere else, since the special function unit's results are too small in the mean; correct_rates adds the
-// rest. Padding stays exactly 1.
-constexpr float UNIT_BIAS = 1.5e-8f;
-__device__ __forceinline__ float barrier_at(unsigned resets, int t) { return resets >> t & 1u ? RESET : UNIT_BIAS; }
+// Added everywhere else: the special function unit's results are too small in the mean, which a state that decays slowly
+// would sum up over its whole memory. As an exponent they lack (measured on an H100) 3.0e-8, and 0.87e-8 between -2^-8 and
+// 0. Where the steps are known, correct_rates takes off what is too much; else a value between is added.
+constexpr float UNIT_BIAS = 3.0e-8f, UNIT_EXCESS = 2.13e-8f, UNKNOWN_BIAS = 1.5e-8f;
+__device__ __forceinline__ float unit_bias(const ScanParams& p) { return p.segments > 1 ? UNIT_BIAS : UNKNOWN_BIAS; }
+__device__ __forceinline__ float barrier_at(unsigned resets, int t, float bias) { return resets >> t & 1u ? RESET : bias; }
 
 // Where a row of the tile's batch entry begins; the same in a whole block, so that lanes add small offsets only.
 __device__ __forceinline__ const storage_t* row_at(const ScanParams& p, const Tile& tile, const storage_t* base,
@@ -229,32 +231,29 @@ __device__ __forceinline__ void load_rates(const ScanParams& p, const Tile& tile
         for (int s = 0; s < LANE_STATES; ++s) A2[i][s] *= LOG2E;
 }
 
-// What the special function unit lacks in the mean, as an exponent (measured on an H100): 0.6e-8 / ln 2 for exponents of 0
-// to -2^-8, 2.1e-8 / ln 2 below. A state that decays slowly would sum it up over its whole memory. Steps differ by a
-// factor of two around their mean, and so the two are blended.
-__device__ __forceinline__ float unit_shortfall(float exponent) {
-    return fmaf(2.13e-8f, fminf(fmaxf(0.5f * log2f(exponent) + 4.5f, 0.f), 1.f), 0.87e-8f);
-}
-// Rates that make up for it at the mean step of a segment, or of its neighbour, whose sum of steps is not known.
-__device__ __forceinline__ void correct_rates(const ScanParams& p, const Tile& tile, int segment, bool known, int neighbour,
-                                              int channel, LaneState& A2) {
-    if (p.segments == 1) return;
-    const i64 index = static_cast<i64>(tile.batch) * p.segments + (known ? segment : neighbour);
-#pragma unroll
-    for (int i = 0; i < LANE_CHANNELS; ++i) {
-        if (channel + i >= tile.channels) continue;
-        const float step = p.segment_sum[index * p.channels + tile.first_channel + channel + i] / p.segment_length;
-        if (!(step > 1e-12f && step < 1e6f)) continue;  // NOTHING_PASSES among them
-#pragma unroll
-        for (int s = 0; s < LANE_STATES; ++s)
-            A2[i][s] += (unit_shortfall(fabsf(A2[i][s]) * step) - UNIT_BIAS) / step;
-    }
-}
-
 // A thread's end of work over a segment: times first .. first + length, cut at the end of the sequence.
 __device__ __forceinline__ int segment_times(const ScanParams& p, int segment) {
     const i64 first = static_cast<i64>(segment) * p.segment_length;
     return static_cast<int>(min(static_cast<i64>(p.segment_length), p.length - first));
+}
+
+// Rates that give slow decays the smaller bias, at the mean step of a segment or of the neighbour whose sum of steps is
+// known. Steps differ by a factor of two around their mean, and so one bias turns into the other gradually.
+__device__ __forceinline__ void correct_rates(const ScanParams& p, const Tile& tile, int segment, int channel, LaneState& A2) {
+    if (p.segments == 1) return;
+    const i64 index = static_cast<i64>(tile.batch) * p.segments + segment;
+    const int times = segment_times(p, segment);
+#pragma unroll
+    for (int i = 0; i < LANE_CHANNELS; ++i) {
+        if (channel + i >= tile.channels) continue;
+        const float step = p.segment_sum[index * p.channels + tile.first_channel + channel + i] / times;
+        if (!(step > 1e-12f && step < 1e6f)) continue;  // NOTHING_PASSES among them
+#pragma unroll
+        for (int s = 0; s < LANE_STATES; ++s) {
+            const float slow = fminf(fmaxf(-3.5f - 0.5f * log2f(fabsf(A2[i][s]) * step), 0.f), 1.f);  // 1 at 2^-9, 0 at 2^-7
+            A2[i][s] -= UNIT_EXCESS * slow / step;
+        }
+    }
 }
 
 // True when every later term of a segment's sum is exactly zero: its exponent is below what a float can hold.

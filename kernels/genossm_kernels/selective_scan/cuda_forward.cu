@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
 
     LaneState A2, h;
     load_rates(p, tile, channel, state, A2);
-    correct_rates(p, tile, work.segment, work.segment < p.segments - 1, work.segment - 1, channel, A2);
+    correct_rates(p, tile, min(work.segment, p.segments - 2), channel, A2);
     if (p.segments > 1)
         load_state(p, tile, p.segment_state, static_cast<i64>(tile.batch) * p.segments + work.segment, channel, state, h);
     else
@@ -91,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
 #pragma unroll
             for (int g = 0; g < GROUP; ++g) {
                 const int t = group + g;
-                const float barrier = barrier_at(resets, t);
+                const float barrier = barrier_at(resets, t, unit_bias(p));
 #pragma unroll
                 for (int s = 0; s < LANE_STATES; s += 4) {
                     float b[4], c[4];
