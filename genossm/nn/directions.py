@@ -36,9 +36,10 @@ class Bidirectional(nn.Module):
         assert state is None
         if not self.tied:
             return self.mamba_fwd(hidden, reverse=reverse)[0] + self.mamba_rev(hidden, reverse=not reverse)[0], None
-        projected = self.mamba_fwd.project(hidden)
-        y = self.mamba_fwd.mix(projected, reverse=reverse)[0]
-        y = y + self.mamba_rev.mix(projected, reverse=not reverse)[0]
+        # Halved once, so that the backward pass puts the halves together once.
+        x, z = self.mamba_fwd.project(hidden)
+        y = self.mamba_fwd.mix(x, z, reverse=reverse)[0]
+        y = y + self.mamba_rev.mix(x, z, reverse=not reverse)[0]
         out = self.mamba_fwd.out_proj(y)
         # Each direction has its projection's bias, though the weights meet both at once.
         bias = self.mamba_fwd.out_proj.bias

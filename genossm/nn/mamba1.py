@@ -53,25 +53,27 @@ class Mamba1(nn.Module):
         state: what came before the first processed position; None is the beginning of a sequence.
         reverse: run from the last position to the first.
         """
-        y, state = self.mix(self.project(hidden), state, reverse=reverse)
+        y, state = self.mix(*self.project(hidden), state, reverse=reverse)
         return self.out_proj(y), state
 
-    def project(self, hidden: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length two_d_inner"]:
-        """`in_proj`: what the convolution reads, and the gate."""
+    def project(self, hidden: Float[Tensor, "batch length d_model"]) -> tuple[Tensor, Tensor]:
+        """`in_proj`: what the convolution reads, and the gate, each (batch, length, d_inner)."""
         projected = self.in_proj(hidden)
-        if type(self.in_proj) is not nn.Linear:  # what stands in for it may draw random numbers
-            return projected
-        return forgettable(projected, "projections", F.linear, hidden, *given(self.in_proj.weight, self.in_proj.bias))
+        if type(self.in_proj) is nn.Linear:  # what stands in for it may draw random numbers
+            weights = given(self.in_proj.weight, self.in_proj.bias)
+            projected = forgettable(projected, "projections", F.linear, hidden, *weights)
+        x, z = projected.chunk(2, dim=-1)
+        return x, z
 
     def mix(
         self,
-        projected: Float[Tensor, "batch length two_d_inner"],
+        x: Float[Tensor, "batch length d_inner"],
+        z: Float[Tensor, "batch length d_inner"],
         state: LayerState | None = None,
         *,
         reverse: bool = False,
     ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState]:
         """The part between `in_proj` and `out_proj`; mixers that share projections call it directly."""
-        x, z = projected.chunk(2, dim=-1)
         u, tail = self._convolve(x, None if state is None else state.conv, reverse)
         step, B, C = self.x_proj(u).split([self.step_rank, self.d_state, self.d_state], dim=-1)
         delta = self.dt_proj(step)

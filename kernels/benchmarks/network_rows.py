@@ -15,6 +15,7 @@ from timing import Call, compare, without_gradient
 from torch import Tensor, nn
 
 from genossm.nn import Mamba1, Stack, StackConfig
+from genossm.nn.recompute import recomputing
 
 D_MODEL, LAYERS, VOCABULARY = 256, 8, 16
 LENGTHS = (131_072, 1_048_576)
@@ -28,14 +29,19 @@ def network_rows(repeats: int, lengths: tuple[int, ...] = LENGTHS) -> Iterator[d
 
 
 def block_rows(length: int, repeats: int) -> Iterator[dict[str, Any]]:
-    """One layer between its projections, without norm and addition."""
+    """One layer between its projections, without norm and addition; recomputing as a stack does, and as theirs does."""
     torch.manual_seed(0)
     ours = Mamba1(StackConfig(d_model=D_MODEL, n_layer=1, backend="cuda")).cuda()
     theirs = their_layer()
+
+    def layer(hidden: Tensor) -> Tensor:
+        with recomputing("cheap"):
+            return ours(hidden)[0]
+
     hidden = torch.randn((1, length, D_MODEL), device="cuda", dtype=torch.bfloat16)
     yield from rows(
-        {"operator": "mamba block", "d_model": D_MODEL, "length": length},
-        lambda x: ours(x)[0],
+        {"operator": "mamba block", "d_model": D_MODEL, "length": length, "recompute": "cheap"},
+        layer,
         theirs,
         hidden,
         repeats,
