@@ -61,7 +61,7 @@ def normalized(norm: nn.Module, stream: Tensor) -> Tensor:
         return tensor.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tensor
 
     hidden = narrow(norm(stream))
-    if not isinstance(norm, RMSNorm | LayerNorm) or hidden is stream:
+    if torch.compiler.is_compiling() or not isinstance(norm, (RMSNorm, LayerNorm)) or hidden is stream:
         return hidden
     apply = norm.apply_to
     return forgettable(
