@@ -7,7 +7,9 @@ from pathlib import Path
 import click
 
 
-def _orders(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:  # noqa: ARG001
+def _orders(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:  # noqa: ARG001
+    if value is None:
+        return None
     try:
         return tuple(int(order) for order in value.split(",") if order.strip())
     except ValueError:
@@ -25,7 +27,12 @@ def _orders(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple
     metavar="REGION",
     help="Their strengths and order are chosen here.  [default: the last tenth of each training region]",
 )
-@click.option("--markov", "orders", default="0,3,8,11", show_default=True, callback=_orders, help="Orders, 0 to 12.")
+@click.option(
+    "--markov",
+    "orders",
+    callback=_orders,
+    help="Orders, 0 to 12.  [default: 0,3,8,11; two-sided for a masked model's scores: 0,4,8,12]",
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="JSON file to write.")
 @click.option("--block", default=10_000, show_default=True, type=click.IntRange(min=1), help="Bases a bootstrap block.")
 @click.option("--replicates", default=2000, show_default=True, type=click.IntRange(min=1), help="Of the bootstrap.")
@@ -37,7 +44,7 @@ def command(
     region: str,
     markov_train: tuple[str, ...],
     markov_validation: tuple[str, ...],
-    orders: tuple[int, ...],
+    orders: tuple[int, ...] | None,
     output: Path,
     block: int,
     replicates: int,

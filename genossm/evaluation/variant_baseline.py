@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genossm.core.errors import ConfigError
+from genossm.evaluation.bases import DEFAULT_ORDERS
 from genossm.evaluation.markov import UNKNOWN, MarkovModel, base_codes
 from genossm.evaluation.markov_fit import fit_markov_models
 from genossm.evaluation.two_sided import TwoSidedMarkov, fit_two_sided
@@ -25,14 +26,21 @@ Baseline = MarkovModel | TwoSidedMarkov
 
 
 def best_baseline(
-    genome: Genome, train: Sequence[Interval], validation: Sequence[Interval], orders: Sequence[int], method: str
+    genome: Genome,
+    train: Sequence[Interval],
+    validation: Sequence[Interval],
+    orders: Sequence[int] | None,
+    method: str,
 ) -> Baseline:
     """The count table of the order with the fewest bits per base on `validation`.
 
-    validation: where empty, the last tenth of each training region, which is then not counted.
+    orders: None for the usual ones.   validation: where empty, the last tenth of each training region, which is then
+    not counted.
     method: "mlm" for one that sees both flanks, "llr" for one that sees what precedes.
     Raises: ConfigError for an order outside 0..12, none at all, or regions without a known base.
     """
+    if orders is None:
+        orders = DEFAULT_ORDERS["masked" if method == MLM.name else "causal"]
     if not validation:
         cuts = [region.end - max(1, len(region) // _TUNING_SHARE) for region in train]
         validation = [Interval(region.contig, cut, region.end) for region, cut in zip(train, cuts)]

@@ -18,7 +18,6 @@ from genossm.evaluation.variant_frequency import FrequencyResult, compare_by_fre
 from genossm.evaluation.variant_report import MODEL_NAME, Protocol, VariantsReport, write_report
 from genossm.genome import Genome
 
-ORDERS = (0, 3, 8, 11)
 BLOCK = 10_000
 REPLICATES = 2000
 
@@ -30,7 +29,7 @@ def run_evaluate_variants(
     region: str,
     markov_train: Sequence[str],
     markov_validation: Sequence[str] = (),
-    orders: Sequence[int] = ORDERS,
+    orders: Sequence[int] | None = None,
     output: Path,
     block: int = BLOCK,
     replicates: int = REPLICATES,
@@ -39,8 +38,8 @@ def run_evaluate_variants(
 ) -> VariantsReport:
     """Open, measure, write: what `genossm evaluate variants` does.
 
-    markov_train: regions that the count tables are counted on; none: no comparison.   orders: of which the one with
-    the fewest bits per base on the validation regions is compared.
+    markov_train: regions that the count tables are counted on; none: no comparison.   orders: None for the usual ones;
+    the one with the fewest bits per base on the validation regions is compared.
     Raises: as `evaluate_variants`; OutputExistsError.
     """
     refuse_overwrite(output, force=force)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,8 @@ from genossm.nn.norm import at_least_float32, build_norm, normalized
 from genossm.nn.recompute import Recompute, recomputing
 from genossm.nn.state import LayerState, StackState
 from genossm_kernels import ShapeError
+
+_LONG = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +37,13 @@ class Block(nn.Module):
     """stream + mixer(norm(stream))
 
     recompute: what the backward pass makes again and autograd does not keep; may be changed at any time.
-    "cheap" (step sizes, results of the convolutions) costs a few percent of a step and gives back two fifths of the
-    activation memory; "projections" (those of in_proj and the norm besides) costs more and gives back two thirds;
-    "nothing" is for short sequences, and for a checkpoint around the block.
+    "cheap" (step sizes, results of the convolutions) costs a few percent of a long step and gives back two fifths of
+    the activation memory; "projections" (those of in_proj and the norm besides) costs more and gives back two thirds;
+    "nothing" is for short sequences, whose memory is no matter and whose steps would take a quarter longer, and for a
+    checkpoint around the block. "auto" is "cheap" from 65,536 tokens on, and "nothing" below.
     """
 
-    recompute: Recompute = "cheap"
+    recompute: Recompute | Literal["auto"] = "auto"
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -52,7 +56,10 @@ class Block(nn.Module):
         """The stream after this block, in the stream's dtype, and the mixer's state, if it has one."""
         if torch.compiler.is_compiling():
             return self._run(stream, state)
-        with recomputing(self.recompute):
+        level = self.recompute
+        if level == "auto":
+            level = "cheap" if stream.shape[0] * stream.shape[1] >= _LONG else "nothing"
+        with recomputing(level):
             return self._run(stream, state)
 
     def _run(self, stream: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
+import genossm.nn.stack as stack_module
 from genossm.nn import Stack, StackConfig
 from genossm.nn.recompute import LEVELS, Recompute, forgettable, recomputing
 from genossm.testing.models import enliven
@@ -180,3 +182,20 @@ def test_memory_used_again_is_not_mistaken_for_a_forgotten_tensor() -> None:
     (gradient,) = torch.autograd.grad(total, x)
     expected = sum(-(float(n) ** 2) * 2 * x.detach().cos() * x.detach().sin() for n in range(5))
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(31, "nothing"), (32, "cheap")])
+def test_auto_goes_by_the_number_of_tokens(length: int, kept: Recompute, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_module, "_LONG", 64)
+    asked: list[str] = []
+
+    def noted(level: Recompute) -> AbstractContextManager[None]:
+        asked.append(level)
+        return recomputing(level)
+
+    monkeypatch.setattr(stack_module, "recomputing", noted)
+    stack = make("nothing")
+    for block in stack.layers:
+        block.recompute = "auto"  # pyright: ignore[reportAttributeAccessIssue]
+    stack(torch.zeros(2, length, dtype=torch.int64))
+    assert asked == [kept, kept]
