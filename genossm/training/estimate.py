@@ -4,7 +4,8 @@ The real model, loss and backward pass run under PyTorch's fake tensors, which h
 that an operator makes is counted from its birth to its end. So the estimate follows the code, whatever it becomes. It
 does not know of what libraries take for themselves (a CUDA context, workspaces) or of what an allocator keeps after it
 is freed: of what was alive in a step of 98,304 bases on a CPU it was 0.5 % short, and glibc held 5 to 18 % more than
-that (nothing with MALLOC_MMAP_THRESHOLD_=65536 in the environment).
+that (nothing with MALLOC_MMAP_THRESHOLD_=65536 in the environment). On an H100 four steps of 65,536 to 1,048,576 bases
+in bfloat16 took 0 to 1.1 % more than estimated.
 """
 
 from __future__ import annotations
