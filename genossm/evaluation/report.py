@@ -90,8 +90,10 @@ def training_section(run: Path) -> Section:
         )
     tokens, bits = _column(validation, "tokens"), _column(validation, "validation_bits_per_base")
     best = min(range(len(bits)), key=bits.__getitem__)
-    figure = learning_curve(_column(training, "tokens"), _column(training, "train_bits_per_base"), tokens, bits)
     last, unit = rows[-1], _unit_of_run(run)
+    figure = learning_curve(
+        _column(training, "tokens"), _column(training, "train_bits_per_base"), tokens, bits, unit=unit
+    )
     return Section(
         "Training of a masked model" if unit.startswith("masked") else "Training",
         [

@@ -18,8 +18,12 @@ def learning_curve(
     validation_bits: Sequence[float],
     *,
     levels: Mapping[str, float] | None = None,
+    unit: str = "bits per base",
 ) -> Figure:
-    """Bits per base over tokens seen, training and validation; `levels` are horizontal lines to compare with."""
+    """Bits per base over tokens seen, training and validation; `levels` are horizontal lines to compare with.
+
+    unit: what the bits count, for the axis.
+    """
     figure, axes = new_figure()
     axes.plot([t / 1e6 for t in tokens], training_bits, color=QUIET[0], linewidth=0.8, label="training")
     axes.plot(
@@ -31,6 +35,6 @@ def learning_curve(
             name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=INK
         )
     axes.set_xlabel("million tokens seen")
-    axes.set_ylabel("bits per base")
+    axes.set_ylabel(unit)
     axes.legend(frameon=False, fontsize=8)
     return figure
