@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -102,9 +104,17 @@ class GenomeDataModule(LightningDataModule):
             # Compiled kernels hold thread pools, which a forked child would inherit broken.
             multiprocessing_context="spawn" if self.workers else None,
             persistent_workers=self.workers > 0,
+            worker_init_fn=_end_without_destructors if self.workers else None,
             pin_memory=pin,
         )
 
 
 def _collator(tokenizer: NucleotideTokenizer, masking: Masking | None, seed: int) -> Collator:
     return CausalCollator(tokenizer) if masking is None else MaskedCollator(tokenizer, masking, seed)
+
+
+def _end_without_destructors(_: int) -> None:
+    """Let a worker process end at once. What it owed was handed over by then, and the destructors of libraries abort
+    now and then where a thread of theirs still runs, which the trainer would take for a worker that died.
+    """
+    atexit.register(os._exit, 0)

@@ -21,7 +21,7 @@ import yaml
 from genossm.models import load
 
 COMMAND = Path(sys.executable).parent / "genossm"
-KILLS = int(os.environ.get("GENOSSM_KILLS", "2"))
+KILLS = int(os.environ.get("GENOSSM_KILLS", "1"))
 STEPS = 60 + 40 * KILLS
 PATIENCE = 120.0
 
