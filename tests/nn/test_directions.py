@@ -124,7 +124,8 @@ def test_equivariance_on_real_sequence_to_float32_rounding() -> None:
         letters = "".join(line.strip() for line in handle if not line.startswith(">"))[1_500_000:1_504_096]
     assert set(letters) <= set("ACGTN")
     ids = torch.from_numpy(NucleotideTokenizer().encode(letters))[None]
-    weights = torch.randn(1, ids.shape[1], 16, dtype=torch.float64)
+    length = ids.shape[1]
+    weights = torch.randn(1, length, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
 
     def found(dtype: torch.dtype, *, turned: bool) -> list[torch.Tensor]:
         """Logits, hidden states and gradients, those of the other strand turned back."""
@@ -138,9 +139,14 @@ def test_equivariance_on_real_sequence_to_float32_rounding() -> None:
     exact, plus, minus = (
         found(torch.float64, turned=False), found(torch.float32, turned=False), found(torch.float32, turned=True)
     )  # fmt: skip
-    # The two strands may differ by no more than either differs from the truth.
-    for true, one, other in zip(exact, plus, minus, strict=True):
-        assert (other - one).abs().max() <= 2 * (one - true).abs().max() + 1e-7 * true.abs().max()
+    # What each position says differs by no more between the strands than it differs from the truth. A gradient sums
+    # over positions, in opposite orders: rounding adds up like a random walk.
+    activations = len(exact) - len(list(make_model(5).parameters()))
+    for number, (true, one, other) in enumerate(zip(exact, plus, minus, strict=True)):
+        rounding = 2 * (one - true).abs().max()
+        if number >= activations:
+            rounding = torch.finfo(torch.float32).eps * length**0.5 * true.abs().max()
+        assert (other - one).abs().max() <= rounding
     assert (plus[0] - exact[0]).abs().max() < 1e-4
 
 
