@@ -15,8 +15,10 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
-# Two shared cores make single examples slow now and then, which is no failure of the code.
-settings.register_profile("genossm", deadline=None, max_examples=50, print_blob=True)
+# Two shared cores make single examples slow now and then, which is no failure of the code. More examples by hand, as in
+# GENOSSM_EXAMPLES=500 pytest tests/sequence: every run here draws others, so that many runs see many.
+EXAMPLES = int(os.environ.get("GENOSSM_EXAMPLES", "30"))
+settings.register_profile("genossm", deadline=None, max_examples=EXAMPLES, print_blob=True)
 settings.load_profile("genossm")
 
 DATA = Path(__file__).parent.parent / "data"
