@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genossm.core.errors import InputFileError
-from genossm.genome.remote import is_remote, read_together, zarr_location
+from genossm.genome.remote import is_remote, read_file, read_together, zarr_location
 from genossm.sequence.tokenizer import translate_into
 
 Unpack = Callable[[bytes, npt.NDArray[np.uint8]], None]
@@ -69,7 +69,7 @@ class ChunkedBytes:
         for first in range(0, len(paths), at_once):
             group = paths[first : first + at_once]
             try:
-                for packed in read_together(group) if is_remote(self.path) else [group[0].read_bytes()]:
+                for packed in read_together(group) if is_remote(self.path) else [read_file(group[0])]:
                     self._unpack(packed, buffer)  # type: ignore[misc]
                     yield buffer
             except (OSError, RuntimeError, ValueError) as error:
@@ -88,7 +88,7 @@ def _scratch(length: int) -> npt.NDArray[np.uint8]:
 
 def _metadata(path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
+        metadata = json.loads(read_file(path / "zarr.json"))
         if metadata["data_type"] != "uint8" or len(metadata["shape"]) != 1:
             raise InputFileError(f"{path} is no one-dimensional uint8 array. Build the store again.")
         return metadata

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from genossm.core.errors import ConfigError, InputFileError
 from genossm.core.strict import from_mapping
+from genossm.genome.remote import is_remote, read_file
 
 SCHEMA = 1
 ATTRIBUTE = "genossm"
@@ -68,12 +69,16 @@ def read_attributes(path: Path) -> StoreAttributes:
     Raises: InputFileError if there is no whole genome store, or one of a newer schema.
     """
     try:
-        content = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][ATTRIBUTE]
+        content = json.loads(read_file(path / "zarr.json"))["attributes"][ATTRIBUTE]
         schema = content["schema"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputFileError(
-            f"{path} is no whole genome store. Build it again: genossm genome build FASTA -o {path.name}"
-        ) from None
+    except OSError as error:
+        if is_remote(path) and not isinstance(error, FileNotFoundError):
+            raise InputFileError(
+                f"{path} cannot be read ({error}). Check the URL, and that you may read it."
+            ) from error
+        raise _no_store(path) from None
+    except (ValueError, KeyError, TypeError):
+        raise _no_store(path) from None
     if not isinstance(schema, int) or schema > SCHEMA:
         raise InputFileError(
             f"{path} was written by a newer genossm (store schema {schema}, this one reads up to {SCHEMA}). "
@@ -83,3 +88,7 @@ def read_attributes(path: Path) -> StoreAttributes:
         return from_mapping(StoreAttributes, content)
     except ConfigError as error:
         raise InputFileError(f"{path}: the store's attributes are damaged ({error}). Build it again.") from error
+
+
+def _no_store(path: Path) -> InputFileError:
+    return InputFileError(f"{path} is no whole genome store. Build it again: genossm genome build FASTA -o {path.name}")

@@ -10,8 +10,8 @@ from typing import Any
 
 from genossm.core.errors import InputFileError, MissingDependencyError
 
-# pathlib would make one slash of the two; either way a one-letter scheme is a Windows drive.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+# pathlib makes one slash of several; either way a one-letter scheme is a Windows drive.
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)")
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -20,11 +20,12 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def remote_path(url: str) -> Path:
-    """What reads like a local path and lies behind `url`.
+    """What reads like a local path and lies behind `url`, also one that has been through pathlib.
 
     Raises: MissingDependencyError without universal-pathlib or what it needs for this kind of URL; InputFileError for a
     kind that does not exist.
     """
+    url = _URL.sub(lambda match: f"{match[1]}:{'///' if match[1] == 'file' else '//'}", url, count=1)
     try:
         from upath import UPath
 
@@ -46,14 +47,30 @@ def is_remote(path: Path) -> bool:
     return hasattr(path, "fs")
 
 
+def read_file(path: Path) -> bytes:
+    """A file of a store, here or behind a URL.
+
+    Raises: OSError, whatever the file system behind the URL calls it: FileNotFoundError if there is none.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    (content,) = read_together([path])
+    return content
+
+
 def read_together(paths: Sequence[Path]) -> list[bytes]:
     """The content of several files of one remote store, asked for at once: each answer takes a round trip.
 
-    Raises: OSError if one is missing.
+    Raises: OSError as `read_file`.
     """
     names = [str(path.path) for path in paths]  # type: ignore[attr-defined]
-    found = paths[0].fs.cat(names)  # type: ignore[attr-defined]
-    return [found[name] for name in names]
+    try:
+        found = paths[0].fs.cat(names)  # type: ignore[attr-defined]
+        return [found[name] for name in names]
+    except OSError:
+        raise
+    except Exception as error:  # each of fsspec's file systems has errors of its own: no credentials, status 500, ...
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def zarr_location(path: Path) -> Any:
