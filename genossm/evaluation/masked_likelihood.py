@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genossm.core.errors import ConfigError, MethodError
+from genossm.core.errors import ConfigError
 from genossm.evaluation.likelihood import batches
-from genossm.inference import log_probabilities
+from genossm.inference import masked_log_probabilities, require_masked
 from genossm.sequence.interval import Interval
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def hidden_log_probabilities(
         None: one window, the region.
     Raises: MethodError for a causal model; ConfigError if the context is no multiple of 4.
     """
-    if model.objective != "masked":
-        raise MethodError("A causal model predicts the next base, and reads no [MASK]; wanted a masked model.")
+    require_masked(model)
     if context is not None and (context < 4 or context % 4):
         raise ConfigError(f"A context of {context} bases cannot be quartered; wanted a multiple of 4.")
     values = np.zeros(len(region))
@@ -69,12 +68,11 @@ def _predict(model: SequenceModel, true: NDArray[np.uint8], hidden: NDArray[np.b
     """ln p of the bases that are hidden (batch, length), 0 elsewhere."""
     base_ids = np.array(model.tokenizer.base_ids)
     chosen = hidden & np.isin(true, base_ids)
-    shown = torch.from_numpy(np.where(chosen, np.uint8(model.tokenizer.mask_id), true))
-    with torch.inference_mode():
-        logits = model(shown.to(model.device)).logits
-        values = log_probabilities(logits, base_ids=model.tokenizer.base_ids, dtype=torch.float64).cpu().numpy()
-    code = np.argmax(true[..., None] == base_ids, axis=-1)
-    return np.where(chosen, np.take_along_axis(values, code[..., None], axis=-1)[..., 0], 0.0)
+    found = masked_log_probabilities(model, torch.from_numpy(true), torch.from_numpy(chosen)).cpu().numpy()
+    code = np.argmax(true[chosen][:, None] == base_ids, axis=1)
+    values = np.zeros(true.shape)
+    values[chosen] = found[np.arange(len(found)), code]
+    return values
 
 
 def _windows(region: Interval, contig_length: int, context: int | None) -> Iterator[tuple[Interval, Interval]]:
