@@ -58,8 +58,9 @@ types:
 contracts:
 	lint-imports
 
+# Two processes of one thread each: two that use all cores would wait for each other's.
 pytest:
-	python -m pytest tests --ignore=tests/gpu
+	OMP_NUM_THREADS=1 python -m pytest tests --ignore=tests/gpu -n 2 --dist loadfile
 
 format:
 	ruff format .

@@ -118,5 +118,5 @@ def test_all_hidden_and_what_is_not_possible(model: SequenceModel, genome: Genom
         with pytest.raises(ConfigError, match="cannot be quartered"):
             hidden_log_probabilities(model, genome, region, fraction=0.15, seed=0, context=context)
     causal = SequenceModel(StackConfig(d_model=8, n_layer=1, d_state=4))
-    with pytest.raises(MethodError, match="wanted a masked model"):
+    with pytest.raises(MethodError, match="needs a masked model"):
         hidden_log_probabilities(causal, genome, region, fraction=0.15, seed=0, context=8)
