@@ -153,7 +153,7 @@ def score_file(
 
     kind = format_for(target, policy.output)
     scorer = Scorer(model, genome, options, batch_size=batch_size)
-    run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command)
+    run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command, scorer.methods, scorer.tags)
     summary = Summary(run)
     started = time.perf_counter()
     with ExitStack() as files:
@@ -171,7 +171,7 @@ def score_file(
         for one in filter(None, (output, aside)):
             one.header(header)
         for record, alleles in job.scored_records():
-            line = record.with_info(scored_info(record.info, alleles, scorer.options.methods))
+            line = record.with_info(scored_info(record.info, alleles, scorer.tags))
             moves = aside is not None and any(one.status is Status.REF_MISMATCH for one in alleles)
             summary.moved += moves
             (aside if aside is not None and moves else output).record(line, record.columns[0], record.pos1)

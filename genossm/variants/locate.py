@@ -44,7 +44,8 @@ class ScoredAllele:
     """variant: as it was given.   llr: ALT against REF in nats, positive where the model finds ALT likelier; None
     unless `status` is OK and the model's own method was asked for.   strand_scores: what `llr` is the mean of: the
     plus strand's, then, if both were asked for, the minus strand's.   embedding: the mean over the same strands; None
-    unless `status` is OK and it was asked for.
+    unless `status` is OK and it was asked for.   numbers: all of these in the order of the scorer's tags, as files hold
+    them; empty unless `status` is OK.
     """
 
     variant: Variant | Allele
@@ -52,6 +53,7 @@ class ScoredAllele:
     status: Status
     strand_scores: tuple[float, ...] = ()
     embedding: EmbeddingDistances | None = None
+    numbers: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

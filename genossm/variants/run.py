@@ -13,7 +13,7 @@ from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.sequence import Variant
 from genossm.variants.files import FilePolicy, Summary, score_file
-from genossm.variants.methods import methods_for
+from genossm.variants.methods import methods_for, tags_of
 from genossm.variants.options import ScoringOptions
 from genossm.variants.regions import Regions
 from genossm.variants.table import table_lines
@@ -99,7 +99,7 @@ def run_score_variants(
             both_strands=options.both_strands,
             batch_size=batch_size,
         )
-        return list(table_lines(scored, options.methods, check_ref=check_ref))
+        return list(table_lines(scored, tags_of(options.methods), check_ref=check_ref))
 
 
 def equal_runs_command(

@@ -17,7 +17,7 @@ from genossm.sequence import Placement, Variant
 from genossm.variants.embedding_passes import EmbeddingPasses
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
 from genossm.variants.masked_passes import MaskedPasses
-from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM
+from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
 from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, ScoringOptions
 from genossm.variants.passes import CausalPasses
 from genossm.variants.status import Status
@@ -92,6 +92,16 @@ class Scorer:
     def genome(self) -> Genome:
         return self._locator.genome
 
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What is computed, in the order of the fields."""
+        return tuple(METHODS[name] for name in self.options.methods)
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """What each of a scored allele's `numbers` is."""
+        return tuple(tag for method in self.methods for tag in method.tags)
+
     def locate(self, variant: Variant | Allele) -> Located:
         """What can be said of an allele without the model: its status, and where it stands."""
         return self._locator.locate(variant)
@@ -122,7 +132,7 @@ class Scorer:
 
 
 def _scored(one: Located, found: dict[str, NDArray[np.float64]]) -> ScoredAllele:
-    """found: method to (strands, numbers)."""
+    """found: method to (strands, numbers), in the order of the fields."""
     for name, values in found.items():
         if not np.isfinite(values).all():
             raise NumericsError(
@@ -130,13 +140,14 @@ def _scored(one: Located, found: dict[str, NDArray[np.float64]]) -> ScoredAllele
                 f"{tuple(map(float, values.ravel()))} by {name}, which is no number. Check the model's weights, or "
                 "load it in float32."
             )
-    distances = found.pop(EMBEDDING.name, None)
-    embedding = None if distances is None else EmbeddingDistances(*map(float, distances.mean(axis=0)))
-    if not found:
-        return ScoredAllele(one.variant, None, one.status, (), embedding)
-    [ratios] = found.values()
-    strand_scores = tuple(map(float, ratios[:, 0]))
-    return ScoredAllele(one.variant, float(np.mean(strand_scores)), one.status, strand_scores, embedding)
+    means = {name: tuple(map(float, values.mean(axis=0))) for name, values in found.items()}
+    numbers = tuple(number for values in means.values() for number in values)
+    embedding = EmbeddingDistances(*means[EMBEDDING.name]) if EMBEDDING.name in means else None
+    own = next((name for name in (LLR.name, MLM.name) if name in means), None)
+    if own is None:
+        return ScoredAllele(one.variant, None, one.status, (), embedding, numbers)
+    strand_scores = tuple(map(float, found[own][:, 0]))
+    return ScoredAllele(one.variant, means[own][0], one.status, strand_scores, embedding, numbers)
 
 
 def _blocks(variants: Iterable[Variant | Allele]) -> Iterator[list[Variant | Allele]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from genossm.core.errors import InputFileError
 from genossm.core.provenance import package_version
 from genossm.variants.locate import ScoredAllele
-from genossm.variants.methods import EMBEDDING, LLR, METHODS, tags_of
+from genossm.variants.methods import LLR, METHODS, Method, Tag, tags_of
 from genossm.variants.options import ScoringOptions
 from genossm.variants.status import Status
 
@@ -24,16 +24,21 @@ class ScoringRun:
     """What a header says about how the scores came about.
 
     options: with the methods named.   command: without what may differ between equal runs.
+    methods: those of `options`; None looks the names up, which does for methods without trained parts.
+    tags: the fields written, in their order; None for those of the methods.
     """
 
     model_digest: str
     reference_digest: str
     options: ScoringOptions
     command: str
+    methods: tuple[Method, ...] | None = None
+    tags: tuple[Tag, ...] | None = None
 
     def header_lines(self) -> tuple[bytes, ...]:
         """INFO definitions, then one `##genossm_…=` line a fact."""
-        options, methods = self.options, [METHODS[name] for name in self.options.methods]
+        options = self.options
+        methods = [METHODS[name] for name in options.methods] if self.methods is None else self.methods
         facts: dict[str, object] = {
             "version": package_version(),
             "model": f"sha256:{self.model_digest}",
@@ -47,8 +52,12 @@ class ScoringRun:
         for method in methods:
             facts.update(method.facts)
         facts["command"] = self.command
-        tags = (tag.info_line() for tag in tags_of(options.methods))
-        lines = (*tags, _STATUS_LINE, *(f"##genossm_{key}={value}" for key, value in facts.items()))
+        tags = tags_of(options.methods) if self.tags is None else self.tags
+        lines = (
+            *(tag.info_line() for tag in tags),
+            _STATUS_LINE,
+            *(f"##genossm_{key}={value}" for key, value in facts.items()),
+        )
         return tuple(line.encode("utf-8", errors="surrogateescape") for line in lines)
 
 
@@ -83,25 +92,19 @@ def methods_in(facts: dict[str, str]) -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if method.label in labels)
 
 
-def values_of(one: ScoredAllele, methods: tuple[str, ...]) -> tuple[float | None, ...]:
-    """An allele's numbers in the order of the methods' tags; None where it has none."""
-    values: list[float | None] = []
-    for name in methods:
-        if name == EMBEDDING.name:
-            values.extend(one.embedding or (None,) * len(EMBEDDING.tags))
-        else:
-            values.append(one.llr)
-    return tuple(values)
+def values_of(one: ScoredAllele, tags: tuple[Tag, ...]) -> tuple[float | None, ...]:
+    """An allele's numbers, one a tag; None where it has none."""
+    return one.numbers or (None,) * len(tags)
 
 
-def scored_info(info: bytes, scored: list[ScoredAllele], methods: tuple[str, ...]) -> bytes:
+def scored_info(info: bytes, scored: list[ScoredAllele], tags: tuple[Tag, ...]) -> bytes:
     """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
     entries = (
         [] if info in (b".", b"") else [entry for entry in info.split(b";") if entry.split(b"=")[0] not in _OUR_KEYS]
     )
     if [one.status for one in scored] != [Status.NO_ALT]:
-        columns = zip(*(values_of(one, methods) for one in scored))
-        for tag, values in zip(tags_of(methods), columns, strict=True):
+        columns = zip(*(values_of(one, tags) for one in scored))
+        for tag, values in zip(tags, columns, strict=True):
             entries.append(f"{tag.name}={','.join(map(format_score, values))}".encode())
     entries.append(f"{STATUS}={','.join(one.status for one in scored)}".encode())
     return b";".join(entries)
