@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import genossm.genome
 from genossm.core.atomic import atomic_file, refuse_overwrite
@@ -14,15 +13,13 @@ from genossm.core.errors import UsageError
 from genossm.sequence import Variant
 from genossm.variants.files import FilePolicy, Summary, score_file
 from genossm.variants.methods import methods_for, tags_of
+from genossm.variants.opening import load_model, options_for
 from genossm.variants.options import ScoringOptions
 from genossm.variants.regions import Regions
 from genossm.variants.table import table_lines
 from genossm.variants.vcf_header import refuse_scored
 from genossm.variants.vcf_input import open_vcf
 from genossm.variants.vcf_output import format_for
-
-if TYPE_CHECKING:
-    from genossm.models import SequenceModel
 
 
 def run_score_file(
@@ -47,8 +44,8 @@ def run_score_file(
     _refuse_early(source, target, policy, summary_path)
     with genossm.genome.open(reference) as genome:
         regions = Regions(genome, policy.regions, policy.regions_file)
-        model = _load(model_path, device)
-        options = _options_for(model, options, horizon_given=horizon_given)
+        model = load_model(model_path, device)
+        options = options_for(model, options, horizon_given=horizon_given)
         summary = score_file(
             model,
             genome,
@@ -87,8 +84,8 @@ def run_score_variants(
 
     wanted = [Variant.parse(text) for text in variants]
     with genossm.genome.open(reference) as genome:
-        model = _load(model_path, device)
-        options = _options_for(model, options, horizon_given=horizon_given)
+        model = load_model(model_path, device)
+        options = options_for(model, options, horizon_given=horizon_given)
         scored = score(
             model,
             genome,
@@ -122,20 +119,6 @@ def equal_runs_command(
     return shlex.join([*words, source])
 
 
-def _options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given: bool) -> ScoringOptions:
-    """What the options come to with this model.
-
-    Raises: MethodError for a method that it does not give; UsageError for a horizon that none of them looks at.
-    """
-    options = options.of_model(model.objective, equivariant=model.config.equivariant)
-    if horizon_given and not options.has_horizon:
-        raise UsageError(
-            f"--horizon says how far a causal model compares letters; {', '.join(options.methods)} has none. "
-            "Leave it out."
-        )
-    return options
-
-
 def _refuse_early(source: str, target: str, policy: FilePolicy, summary_path: Path | None) -> None:
     """Raise before anything slow begins what would be raised in the end."""
     format_for(target, policy.output)
@@ -152,20 +135,3 @@ def _refuse_early(source: str, target: str, policy: FilePolicy, summary_path: Pa
         raise UsageError(f"Input and output are both {source}. Choose another output.")
     with open_vcf(source) as vcf:
         refuse_scored(vcf.header, name=vcf.name, replace=policy.force)
-
-
-def _load(model_path: str, device: str) -> SequenceModel:
-    import torch
-
-    import genossm.models
-
-    if device == "auto":
-        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    else:
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            raise UsageError(f"{device!r} is no device; wanted auto, cpu, cuda or cuda:N.") from None
-        if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-            raise UsageError(f"{device} was asked for; this machine has {torch.cuda.device_count()} CUDA devices.")
-    return genossm.models.load(model_path, device=chosen)
