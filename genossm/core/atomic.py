@@ -38,13 +38,13 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterato
     OutputError if its folder is missing, may not be written to, or is full.
     """
     target = Path(path)
-    _require_parent(target)
+    require_parent(target)
     refuse_overwrite(target, force=force)
     if target.is_dir():
         raise OutputExistsError(f"{target} is a directory; wanted the path of a file to write.")
     temporary = _temporary_sibling(target)
     try:
-        with _readable_errors(target):
+        with readable_write_errors(target):
             yield temporary
             _sync_file(temporary)
             _place_file(temporary, target, force=force)
@@ -65,12 +65,12 @@ def atomic_directory(path: str | os.PathLike[str], *, force: bool = False, marke
     its folder is missing, may not be written to, or is full.
     """
     target = Path(path)
-    _require_parent(target)
+    require_parent(target)
     refuse_overwrite(target, force=force)
     _require_replaceable(target, marker)
     temporary = _temporary_sibling(target)
     try:
-        with _readable_errors(target):
+        with readable_write_errors(target):
             temporary.mkdir()
             yield temporary
             _place_directory(temporary, target, force=force)
@@ -83,7 +83,8 @@ def _temporary_sibling(path: Path) -> Path:
     return path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}-{path.name}")
 
 
-def _require_parent(path: Path) -> None:
+def require_parent(path: Path) -> None:
+    """Raise `OutputError` if the folder that `path` would lie in does not exist."""
     if not path.parent.is_dir():
         raise OutputError(
             f"Cannot write {path}: the folder {path.parent} does not exist. Create it, or choose another output."
@@ -102,15 +103,16 @@ def _require_replaceable(target: Path, marker: str | None) -> None:
 
 
 @contextmanager
-def _readable_errors(target: Path) -> Iterator[None]:
+def readable_write_errors(
+    target: Path, next_step: str = "Nothing was left behind; choose another output."
+) -> Iterator[None]:
+    """Turn what the user can mend (no space, no permission) into an `OutputError` about `target`."""
     try:
         yield
     except OSError as error:
         if error.errno not in _USER_ERRORS or not _is_beside(target, error.filename):
             raise
-        raise OutputError(
-            f"Cannot write {target}: {error.strerror}. Nothing was left behind; choose another output."
-        ) from error
+        raise OutputError(f"Cannot write {target}: {error.strerror}. {next_step}") from error
 
 
 def _is_beside(target: Path, filename: object) -> bool:

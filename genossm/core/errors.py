@@ -85,3 +85,11 @@ class NumericsError(GenossmError):
 
 class MissingDependencyError(GenossmError):
     """An optional package that this command needs and that is not installed."""
+
+
+class ResumeError(GenossmError):
+    """What an unfinished run left behind belongs to another input, model, reference or option."""
+
+
+class SelfTestError(NumericsError):
+    """A device that computes other numbers than the definition says."""
