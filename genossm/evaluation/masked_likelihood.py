@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from genossm.core.errors import ConfigError
-from genossm.evaluation.likelihood import batches
+from genossm.evaluation.likelihood import tokens_a_pass
+from genossm.evaluation.window_runs import window_runs
 from genossm.inference import masked_log_probabilities, require_masked
 from genossm.sequence.interval import Interval
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from genossm.genome import Genome
     from genossm.models import SequenceModel
 
-# Tokens in one forward pass, over all windows of a batch.
-_BATCH_TOKENS = 1 << 16
 _PLACES = 1 << 16
 
 
@@ -53,14 +51,16 @@ def hidden_log_probabilities(
     require_masked(model)
     if context is not None and (context < 4 or context % 4):
         raise ConfigError(f"A context of {context} bases cannot be quartered; wanted a multiple of 4.")
+    around = _around(region, genome.length(region.contig), context)
+    half, flank = (len(region), 0) if context is None else (context // 2, context // 4)
+    true = genome.encode(around, model.tokenizer)
+    hidden = hidden_places(around, fraction, seed)
     values = np.zeros(len(region))
-    windows = _windows(region, genome.length(region.contig), context)
-    for batch in batches(windows, max(1, _BATCH_TOKENS // (context or len(region)))):
-        true = np.stack([genome.encode(window, model.tokenizer) for window, _ in batch])
-        hidden = np.stack([hidden_places(window, fraction, seed) for window, _ in batch])
-        for (window, judged), row in zip(batch, _predict(model, true, hidden)):
-            place = slice(judged.start - region.start, judged.end - region.start)
-            values[place] = row[judged.start - window.start : judged.end - window.start]
+    size = max(1, tokens_a_pass(model) // (half + 2 * flank))
+    for run in window_runs(region, around, half=half, left=flank, right=flank, size=size):
+        rows = _predict(model, run.windows(true, around.start), run.windows(hidden, around.start))
+        judged = rows[:, run.first - run.start : run.first - run.start + half].reshape(-1)
+        values[run.first - region.start : run.last - region.start] = judged[: run.last - run.first]
     return values
 
 
@@ -75,13 +75,10 @@ def _predict(model: SequenceModel, true: NDArray[np.uint8], hidden: NDArray[np.b
     return values
 
 
-def _windows(region: Interval, contig_length: int, context: int | None) -> Iterator[tuple[Interval, Interval]]:
-    """Windows that cover a region, each with the part of the region that it predicts."""
+def _around(region: Interval, contig_length: int, context: int | None) -> Interval:
+    """What the windows of a region read: a quarter of a window before it, and as far as the last window reaches."""
     if context is None:
-        yield region, region
-        return
+        return region
     half, quarter = context // 2, context // 4
-    for first in range(region.start, region.end, half):
-        start, end = max(0, first - quarter), min(first + half + quarter, contig_length)
-        judged = Interval(region.contig, first, min(first + half, region.end))
-        yield Interval(region.contig, start, end), judged
+    last = region.start + (len(region) - 1) // half * half
+    return Interval(region.contig, max(0, region.start - quarter), min(last + half + quarter, contig_length))

@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 import genossm.genome
 from genossm.core.errors import ConfigError, MethodError
-from genossm.evaluation import masked_likelihood
+from genossm.evaluation import likelihood
 from genossm.evaluation.masked_likelihood import hidden_log_probabilities, hidden_places
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
@@ -59,7 +59,7 @@ def test_each_base_sees_a_quarter_of_the_context_on_either_side_and_masks_everyw
 ) -> None:
     region = Interval("x", start, start + length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(masked_likelihood, "_BATCH_TOKENS", batch)
+        patch.setattr(likelihood, "_BATCH_TOKENS", batch)
         values = hidden_log_probabilities(model, genome, region, fraction=0.4, seed=seed, context=4 * quarter)
     hidden = hidden_places(region, 0.4, seed)
     known = np.array([letter in b"ACGT" for letter in genome.fetch(region)])
