@@ -10,6 +10,9 @@ from genossm.nn.config import StackConfig
 from genossm.nn.mamba1 import Mamba1
 from genossm.nn.state import LayerState
 
+BothWays = tuple[LayerState, LayerState]
+"""States of `mamba_fwd` and of `mamba_rev`."""
+
 
 class Bidirectional(nn.Module):
     """Two mixers on the same input, one each way; their outputs are summed.
@@ -28,18 +31,23 @@ class Bidirectional(nn.Module):
     def forward(
         self,
         hidden: Float[Tensor, "batch length d_strand"],
-        state: LayerState | None = None,
+        state: BothWays | None = None,
         *,
         reverse: bool = False,
     ) -> tuple[Float[Tensor, "batch length d_strand"], None]:
-        """Mix along `length` both ways; `reverse` exchanges the ways. There is no state to carry."""
-        assert state is None
+        """Mix along `length` both ways; `reverse` exchanges the ways.
+
+        state: of either mixer, where its way into `hidden` begins; None is the beginning and end of a sequence. There
+        is no state to carry on: what leaves one way would have to enter the other.
+        """
+        fwd, rev = (None, None) if state is None else state
         if not self.tied:
-            return self.mamba_fwd(hidden, reverse=reverse)[0] + self.mamba_rev(hidden, reverse=not reverse)[0], None
+            y = self.mamba_fwd(hidden, fwd, reverse=reverse)[0]
+            return y + self.mamba_rev(hidden, rev, reverse=not reverse)[0], None
         # Halved once, so that the backward pass puts the halves together once.
         x, z = self.mamba_fwd.project(hidden)
-        y = self.mamba_fwd.mix(x, z, reverse=reverse)[0]
-        y = y + self.mamba_rev.mix(x, z, reverse=not reverse)[0]
+        y = self.mamba_fwd.mix(x, z, fwd, reverse=reverse)[0]
+        y = y + self.mamba_rev.mix(x, z, rev, reverse=not reverse)[0]
         out = self.mamba_fwd.out_proj(y)
         # Each direction has its projection's bias, though the weights meet both at once.
         bias = self.mamba_fwd.out_proj.bias
@@ -57,12 +65,12 @@ class BothStrands(nn.Module):
         self.submodule = mixer
 
     def forward(
-        self, hidden: Float[Tensor, "two_batch length d_strand"], state: LayerState | None = None
+        self, hidden: Float[Tensor, "two_batch length d_strand"], state: tuple[BothWays, BothWays] | None = None
     ) -> tuple[Float[Tensor, "two_batch length d_strand"], None]:
-        """Mix each strand along its own direction."""
-        assert state is None
+        """Mix each strand along its own direction.   state: of the plus, then of the minus strand."""
         plus, minus = hidden.chunk(2)
-        return torch.cat([self.submodule(plus)[0], self.submodule(minus, reverse=True)[0]]), None
+        of_plus, of_minus = (None, None) if state is None else state
+        return torch.cat([self.submodule(plus, of_plus)[0], self.submodule(minus, of_minus, reverse=True)[0]]), None
 
 
 def build_mixer(config: StackConfig) -> Mamba1 | Bidirectional | BothStrands:

@@ -74,12 +74,38 @@ class Mamba1(nn.Module):
         reverse: bool = False,
     ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState]:
         """The part between `in_proj` and `out_proj`; mixers that share projections call it directly."""
-        u, tail = self._convolve(x, None if state is None else state.conv, reverse)
+        u, tail = self.convolve(x, None if state is None else state.conv, reverse=reverse)
+        delta, B, C = self.dynamics(u)
+        y, memory = self.scan(u, delta, B, C, z, None if state is None else state.scan, reverse=reverse)
+        return y, LayerState(tail, memory)
+
+    def dynamics(
+        self, u: Float[Tensor, "batch length d_inner"]
+    ) -> tuple[
+        Float[Tensor, "batch length d_inner"],
+        Float[Tensor, "batch length d_state"],
+        Float[Tensor, "batch length d_state"],
+    ]:
+        """Step sizes before bias and softplus, and the maps into and out of the state, as the scan reads them."""
         step, B, C = self.x_proj(u).split([self.step_rank, self.d_state, self.d_state], dim=-1)
         delta = self.dt_proj(step)
         if type(self.dt_proj) is StepProjection:
             delta = forgettable(delta, "cheap", F.linear, step, self.dt_proj.weight)
-        y, memory = selective_scan(
+        return delta, B, C
+
+    def scan(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        B: Tensor,
+        C: Tensor,
+        z: Tensor,
+        initial_state: Tensor | None,
+        *,
+        reverse: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """The selective scan with this layer's parameters: outputs, and the state after the last processed position."""
+        return selective_scan(
             u,
             delta,
             -torch.exp(at_least_float32(self.A_log)),
@@ -89,13 +115,13 @@ class Mamba1(nn.Module):
             z,
             self.dt_proj.bias,
             reverse=reverse,
-            initial_state=None if state is None else state.scan,
+            initial_state=initial_state,
             return_final_state=True,
             backend=self.backend,
         )
-        return y, LayerState(tail, memory)
 
-    def _convolve(self, x: Tensor, tail: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
+    def convolve(self, x: Tensor, tail: Tensor | None, *, reverse: bool) -> tuple[Tensor, Tensor]:
+        """The short convolution, and the inputs that a continuation has to see again."""
         weight, bias = self.conv1d.weight.squeeze(1), self.conv1d.bias
         has_bias, options = bias is not None, {"reverse": reverse, "backend": self.backend}
         u, after = causal_conv1d(x, weight, bias, initial_state=tail, return_final_state=True, **options)
