@@ -82,6 +82,16 @@ def nearest(name: str, known: typing.Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def require_positive(section: Any, *names: str) -> None:
+    """For `__post_init__`: raise ConfigError if one of these fields is neither None nor above 0."""
+    known = {field.name for field in dataclasses.fields(section)}
+    for name in names:
+        assert name in known
+        value = getattr(section, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value}; wanted more than 0.")
+
+
 def _refuse_repeated_keys(node: Any, path: Path) -> None:
     """YAML keeps the last of two equal keys in silence; here that is an error."""
     import yaml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from genossm.data.batch import CausalCollator
 from genossm.data.dataset import WindowDataset, WindowItem
+from genossm.data.lengths import Lengths
 from genossm.data.lightning import require_lightning
 from genossm.data.masking import MaskedCollator, Masking, as_judged
 from genossm.data.windows import WindowPlan
@@ -30,29 +32,29 @@ Collator = CausalCollator | MaskedCollator
 class SampleNumbers(Sampler[list[int]]):
     """Batches of consecutive sample numbers without end, from training step `first_step` on.
 
-    batch: samples a step, over all ranks; rank r takes the r-th part. So a step sees the same windows whatever the
-    number of ranks, workers, or interruptions before it.
-    Raises: ValueError if the ranks do not divide the batch.
+    lengths: which samples a step has, over all ranks; rank r takes the r-th part. So a step sees the same windows
+    whatever the number of ranks, workers, or interruptions before it.
+    Raises: ValueError if the ranks do not divide a batch.
     """
 
-    def __init__(self, batch: int, *, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
-        if batch % ranks:
-            raise ValueError(f"A batch of {batch} windows cannot be shared evenly by {ranks} devices.")
-        self.batch, self.first_step, self.rank, self.ranks = batch, first_step, rank, ranks
+    def __init__(self, lengths: Lengths, *, first_step: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        for stage in lengths.stages:
+            if stage.batch % ranks:
+                raise ValueError(f"A batch of {stage.batch} windows cannot be shared evenly by {ranks} devices.")
+        self.lengths, self.first_step, self.rank, self.ranks = lengths, first_step, rank, ranks
 
     def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch // self.ranks
-        step = self.first_step
-        while True:
-            first = step * self.batch + self.rank * share
-            yield list(range(first, first + share))
-            step += 1
+        for step in itertools.count(self.first_step):
+            samples = self.lengths.samples(step)
+            share = len(samples) // self.ranks
+            yield list(samples[self.rank * share : (self.rank + 1) * share])
 
 
 class GenomeDataModule(LightningDataModule):
     """Training windows without end, and the validation windows once.
 
-    batch, validation_batch: windows a step over all devices. workers: loader processes, 0 for none.
+    batch: windows a step over all devices, or what each step reads where that changes (then of a `StagedWindows`).
+    validation_batch: windows at once over all devices. workers: loader processes, 0 for none.
     masking, seed: what masked models have to predict, and what it is drawn from; None for causal models. Validation
         hides the same places every time, whatever the seed, all of them behind [MASK].
     A fit that resumes from a checkpoint of step s starts with the samples of step s.
@@ -65,7 +67,7 @@ class GenomeDataModule(LightningDataModule):
         train: WindowPlan,
         validation: WindowPlan,
         *,
-        batch: int,
+        batch: int | Lengths,
         validation_batch: int,
         workers: int = 0,
         masking: Masking | None = None,
@@ -76,13 +78,14 @@ class GenomeDataModule(LightningDataModule):
         self.validation_data = WindowDataset(genome, validation, tokenizer)
         self.collate = _collator(tokenizer, masking, seed)
         self.collate_validation = _collator(tokenizer, masking and as_judged(masking), 0)
-        self.batch, self.validation_batch, self.workers = batch, validation_batch, workers
+        self.lengths = batch if isinstance(batch, Lengths) else Lengths.constant(train.window, batch)
+        self.validation_batch, self.workers = validation_batch, workers
 
     def train_dataloader(self) -> DataLoader[WindowItem]:
         step, rank, ranks = 0, 0, 1
         if self.trainer is not None:
             step, rank, ranks = self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
-        numbers = SampleNumbers(self.batch, first_step=step, rank=rank, ranks=ranks)
+        numbers = SampleNumbers(self.lengths, first_step=step, rank=rank, ranks=ranks)
         return self._loader(self.train_data, numbers, self.collate)
 
     def val_dataloader(self) -> DataLoader[WindowItem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,15 @@ class UnknownRuns:
 
     @classmethod
     def scan(cls, genome: Genome, interval: Interval) -> UnknownRuns:
-        """Read the whole interval once, a megabase at a time."""
+        """Read the whole interval, a megabase at a time; once a genome, since a run plans several window lengths."""
+        known = _SCANNED.setdefault(genome, {})
+        place = (interval.contig, interval.start, interval.end)
+        if place not in known:
+            known[place] = cls._read(genome, interval)
+        return known[place]
+
+    @classmethod
+    def _read(cls, genome: Genome, interval: Interval) -> UnknownRuns:
         edges: list[NDArray[np.int64]] = []
         previous = False
         for start in range(interval.start, interval.end, _CHUNK):
@@ -58,3 +67,7 @@ class UnknownRuns:
         # Inside its last run a position has only that run's part to its left.
         overhang = np.where(run > 0, np.maximum(self.ends[last] - positions, 0), 0)
         return cumulative[run] - overhang
+
+
+# Scans by open genome and place.
+_SCANNED: WeakKeyDictionary[Genome, dict[tuple[str, int, int], UnknownRuns]] = WeakKeyDictionary()

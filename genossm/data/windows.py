@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 20
+ShortRegions = Literal["raise", "skip"]
 
 
 class WindowPlan(Protocol):
@@ -42,8 +42,9 @@ class RandomWindows:
     """Windows at uniformly random starts within `regions`; an epoch is as many as fit side by side.
 
     window: bases. max_n_fraction: windows with a larger share of letters other than A, C, G, T are never drawn.
+    short_regions: regions shorter than the window are an error ("raise"), or left out and logged ("skip").
     reverse_complement: read every window on a random strand. excluded: the number of starts that the limit took out.
-    Raises: IntervalError if a region is shorter than the window, or no start is left; ConfigError for a bad option.
+    Raises: IntervalError if a region is too short, or nothing is left; ConfigError for a bad option.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class RandomWindows:
         seed: int = 0,
         reverse_complement: bool = False,
         max_n_fraction: float = 0.1,
+        short_regions: ShortRegions = "raise",
     ) -> None:
-        _check_window(genome, regions, window, max_n_fraction)
+        regions = _fitting(genome, regions, window, max_n_fraction, short_regions)
         self.window, self.seed, self.reverse_complement = window, seed, reverse_complement
         limit = int(max_n_fraction * window)
         ranges = [(region.contig, *span) for region in regions for span in _allowed(genome, region, window, limit)]
@@ -82,7 +84,7 @@ class TiledWindows:
 
     stride: bases, the window itself unless given. shuffle: a new order each epoch. The rest as for RandomWindows;
     `excluded` counts windows.
-    Raises: IntervalError if a region is shorter than the window, or no window is left; ConfigError for a bad option.
+    Raises: IntervalError if a region is too short, or no window is left; ConfigError for a bad option.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class TiledWindows:
         seed: int = 0,
         reverse_complement: bool = False,
         max_n_fraction: float = 0.1,
+        short_regions: ShortRegions = "raise",
     ) -> None:
-        _check_window(genome, regions, window, max_n_fraction)
+        regions = _fitting(genome, regions, window, max_n_fraction, short_regions)
         stride = window if stride is None else stride
         if stride < 1:
             raise ConfigError(f"A stride must be at least 1 base, got {stride}.")
@@ -137,20 +140,32 @@ def _permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, 1])).permutation(size)
 
 
-def _check_window(genome: Genome, regions: Sequence[Interval], window: int, max_n_fraction: float) -> None:
+def _fitting(
+    genome: Genome, regions: Sequence[Interval], window: int, max_n_fraction: float, short_regions: ShortRegions
+) -> list[Interval]:
+    """The regions that hold a window; the options are checked besides."""
     if window < 1:
         raise ConfigError(f"A window must have at least 1 base, got {window}.")
     if not 0.0 <= max_n_fraction <= 1.0:
         raise ConfigError(f"max_n_fraction is a share from 0 to 1, got {max_n_fraction}.")
-    for region in regions:
-        if len(region) >= window:
-            continue
-        length = genome.length(region.contig)
+    if short_regions not in get_args(ShortRegions):
+        raise ConfigError(f"short_regions is {short_regions!r}; wanted one of {', '.join(get_args(ShortRegions))}.")
+    short = [region for region in regions if len(region) < window]
+    if short and (short_regions == "raise" or len(short) == len(regions)):
+        region, length = short[0], genome.length(short[0].contig)
         what = f"contig {region.contig} has" if length < window else f"region {region} has"
+        remedy = "Choose a shorter window or a longer region"
         raise IntervalError(
-            f"A window of {window:,} bases does not fit: {what} {min(length, len(region)):,} bases. "
-            "Choose a shorter window or a longer region."
+            f"A window of {window:,} bases does not fit: {what} {min(length, len(region)):,} bases. {remedy}"
+            + (", or leave short regions out (short_regions: skip)." if len(short) < len(regions) else ".")
         )
+    if short:
+        bases = sum(map(len, short))
+        logger.warning(
+            "%d of %d regions are left out, %d bases: they are shorter than a window of %d.",
+            *(len(short), len(regions), bases, window),
+        )
+    return [region for region in regions if len(region) >= window]
 
 
 def _allowed(genome: Genome, region: Interval, window: int, limit: int) -> list[tuple[int, int]]:
@@ -159,13 +174,19 @@ def _allowed(genome: Genome, region: Interval, window: int, limit: int) -> list[
     runs = UnknownRuns.scan(genome, region)
     if not len(runs):
         return [(region.start, end)]
-    ranges: list[tuple[int, int]] = []
-    for first in range(region.start, end, _CHUNK):
-        starts = np.arange(first, min(first + _CHUNK, end), dtype=np.int64)
-        good = runs.count(starts, starts + window) <= limit
-        edges = np.flatnonzero(np.diff(good, prepend=False, append=False)) + first
-        ranges.extend((int(a), int(b)) for a, b in zip(edges[0::2], edges[1::2]))
-    return ranges
+    # Between these starts the number of unknown letters changes by the same -1, 0 or 1 from each to the next.
+    edges = np.concatenate([runs.starts, runs.ends, runs.starts - window, runs.ends - window, [region.start, end - 1]])
+    knots = np.unique(edges[(edges >= region.start) & (edges < end)])
+    excess = runs.count(knots, knots + window) - limit
+    left, right = knots, np.append(knots[1:], knots[-1])
+    low, high = excess, np.append(excess[1:], excess[-1])
+    kept = (low <= 0) | (high <= 0)
+    firsts = np.where(low <= 0, left, right + high)[kept]
+    ends = np.where(high <= 0, right, left - low)[kept] + 1
+    # Neighbours that touch are one range.
+    apart = firsts[1:] > ends[:-1]
+    firsts, ends = firsts[np.append(True, apart)[: len(firsts)]], ends[np.append(apart, True)[: len(ends)]]
+    return list(zip(firsts.tolist(), ends.tolist()))
 
 
 def _report_excluded(

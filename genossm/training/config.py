@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from genossm.core.errors import ConfigError
-from genossm.core.strict import from_mapping, load_yaml, to_mapping
+from genossm.core.strict import from_mapping, load_yaml, require_positive, to_mapping
+from genossm.data.lengths import Lengths
 from genossm.data.masking import Masking
 from genossm.models.presets import preset
 from genossm.nn.config import StackConfig
-
-Regions = tuple[str | int, ...] | str | int
+from genossm.training.data_config import DataConfig as DataConfig
+from genossm.training.data_config import SplitsConfig as SplitsConfig
 
 
 @dataclass(frozen=True)
@@ -21,55 +22,6 @@ class GenomeConfig:
     """path: FASTA (plain or bgzip) or genome store, relative to the current directory."""
 
     path: Path
-
-
-@dataclass(frozen=True)
-class SplitsConfig:
-    """Region strings, 1-based: `20:1,000,001-3,000,000`, or a contig's name for all of it; one or a list."""
-
-    train: Regions
-    validation: Regions
-    test: Regions = ()
-
-    def regions(self, name: Literal["train", "validation", "test"]) -> tuple[str, ...]:
-        """The regions of a split as strings; YAML reads a contig named `20` as a number."""
-        value: Regions = getattr(self, name)
-        return tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Windows and batches.
-
-    window: bases.   batch: windows a step over all devices.
-    micro_batch: windows that a device reads at once; a batch of more is read in parts and their gradients are added up.
-        All of them unless given.
-    sampling: "random" starts, or "tiled" every `stride` bases (the window's length unless given), shuffled.
-    reverse_complement: read each training window on a random strand.
-    max_n_fraction: windows with a larger share of letters other than A, C, G, T are left out.
-    workers: loader processes; the batches are the same at any number.
-    validation_window, validation_batch: as for training unless given.
-    """
-
-    window: int = 1024
-    batch: int = 16
-    micro_batch: int | None = None
-    sampling: Literal["random", "tiled"] = "random"
-    stride: int | None = None
-    reverse_complement: bool = True
-    max_n_fraction: float = 0.1
-    workers: int = 0
-    validation_window: int | None = None
-    validation_batch: int | None = None
-
-    def __post_init__(self) -> None:
-        _require_positive(self, "window", "batch", "micro_batch", "stride", "validation_window", "validation_batch")
-        if self.workers < 0:
-            raise ConfigError(f"workers is {self.workers}; wanted 0 or more.")
-        if not 0.0 <= self.max_n_fraction <= 1.0:
-            raise ConfigError(f"max_n_fraction is {self.max_n_fraction}; wanted a share from 0 to 1.")
-        if self.stride is not None and self.sampling != "tiled":
-            raise ConfigError("stride is given, but sampling is 'random'. Set sampling: tiled, or leave stride out.")
 
 
 @dataclass(frozen=True)
@@ -137,7 +89,7 @@ class RunConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        _require_positive(
+        require_positive(
             self,
             *("max_steps", "max_tokens", "max_minutes", "gradient_clip"),
             *("devices", "validate_every", "checkpoint_every", "log_every"),
@@ -177,8 +129,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._settle_masking()
-        if self.data.batch % self.run.devices:
-            raise ConfigError(f"data.batch is {self.data.batch}, which {self.run.devices} devices cannot share evenly.")
+        for name, stage in zip(self.data.stage_names(), self.lengths.stages):
+            if stage.batch % self.run.devices:
+                raise ConfigError(
+                    f"{name}.batch is {stage.batch}, which {self.run.devices} devices cannot share evenly."
+                )
         if self.schedule.kind == "cosine" and self.total_steps is None:
             raise ConfigError("A cosine schedule needs an end: give run.max_steps or run.max_tokens.")
 
@@ -199,15 +154,15 @@ class TrainConfig:
         return "bits per base" if self.masking is None else "masked bits per base"
 
     @property
-    def tokens_per_step(self) -> int:
-        """Bases read in a step, over all devices."""
-        return self.data.batch * self.data.window
+    def lengths(self) -> Lengths:
+        """What each step reads: window, batch, bases."""
+        return self.data.stages()
 
     @property
     def total_steps(self) -> int | None:
-        """Steps of the whole run; None if only time ends it."""
+        """Steps of the whole run, all stages of `data.lengths` included; None if only time ends it."""
         if self.run.max_tokens is not None:
-            return -(-self.run.max_tokens // self.tokens_per_step)
+            return self.lengths.steps_for(self.run.max_tokens)
         return self.run.max_steps
 
     def stack_config(self) -> StackConfig:
@@ -266,12 +221,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], *, prefix: str =
         elif left != right:
             changed.append(path)
     return changed
-
-
-def _require_positive(section: Any, *names: str) -> None:
-    known = {f.name for f in fields(section)}
-    for name in names:
-        assert name in known
-        value = getattr(section, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} is {value}; wanted more than 0.")

@@ -36,6 +36,7 @@ _TARGET_BYTES = 8
 class MemoryEstimate:
     """Bytes on one device.
 
+    where: the stage of the run that takes most, as its configuration has it; `data` is the last one.
     activations: what the forward pass keeps for the backward pass.   peak: the most that lives at once in a step,
     everything included.   available: free now, None where nobody tells.
     """
@@ -49,6 +50,7 @@ class MemoryEstimate:
     activations: int
     peak: int
     available: int | None
+    where: str = "data"
 
     @property
     def fits(self) -> bool | None:
@@ -75,7 +77,8 @@ class MemoryEstimate:
         ]
         if self.available is not None:
             rows.append((f"free on {self.device}", self.available))
-        return [*(f"{name:<45}{size / 1e6:>12,.1f} MB" for name, size in rows), self._verdict()]
+        stage = [] if self.where == "data" else [f"The stage that takes most is {self.where}."]
+        return [*(f"{name:<45}{size / 1e6:>12,.1f} MB" for name, size in rows), *stage, self._verdict()]
 
     def _verdict(self) -> str:
         if self.fits is None:
@@ -85,33 +88,46 @@ class MemoryEstimate:
         longest = self.window_that_fits
         remedy = "Nothing fits beside parameters and optimizer: take a smaller model."
         if longest:
-            remedy = f"At this batch a window of {longest:,} bases would (data.window)"
+            remedy = f"At this batch a window of {longest:,} bases would ({self.where}.window)"
             if self.batch > 1:
                 fewer = max(1, longest * self.batch // self.window)
-                remedy += f", at this window {fewer} at once (data.micro_batch)"
+                remedy += f", at this window {fewer} at once ({self.where}.micro_batch)"
             remedy += "."
         return f"It does NOT fit. {remedy}"
 
 
 def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryEstimate:
-    """Memory of a training step of `config` on one of its devices.
+    """Memory of a training step of `config` on one of its devices, in the stage of `data.lengths` that takes most.
 
     device: where none is given, the one that the run would choose on this machine.
     """
     if device is None:
         gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
         device = torch.device("cuda" if gpu else "cpu")
-    share = max(1, config.data.batch // config.run.devices)
-    batch = min(share, config.data.micro_batch or share)
     bf16 = config.run.precision == "bf16" or (config.run.precision == "auto" and device.type == "cuda")
-    step = measure_step(config.stack_config(), batch, config.data.window, device, torch.bfloat16 if bf16 else None)
-    optimizer = _OPTIMIZER_COPIES * step.parameters
-    update = (1 + _UPDATE_COPIES) * step.parameters
-    peak = step.parameters + optimizer + max(step.peak, update)
-    return MemoryEstimate(
-        str(device), batch, config.data.window, step.parameters, step.parameters, optimizer, step.activations, peak,
-        available_bytes(device),
-    )  # fmt: skip
+    dtype = torch.bfloat16 if bf16 else None
+    found = []
+    for where, (batch, window) in _steps(config).items():
+        step = measure_step(config.stack_config(), batch, window, device, dtype)
+        optimizer = _OPTIMIZER_COPIES * step.parameters
+        update = (1 + _UPDATE_COPIES) * step.parameters
+        peak = step.parameters + optimizer + max(step.peak, update)
+        found.append(
+            MemoryEstimate(
+                str(device), batch, window, step.parameters, step.parameters, optimizer, step.activations, peak,
+                available_bytes(device), where,
+            )
+        )  # fmt: skip
+    return max(found, key=lambda estimate: estimate.peak)
+
+
+def _steps(config: TrainConfig) -> dict[str, tuple[int, int]]:
+    """Windows at once and their length, in every stage of a run that differs in them, the last stage first."""
+    shapes: dict[tuple[int, int], str] = {}
+    for where, stage in reversed(list(zip(config.data.stage_names(), config.lengths.stages))):
+        share = max(1, stage.batch // config.run.devices)
+        shapes.setdefault((min(share, stage.micro_batch or share), stage.window), where)
+    return {where: shape for shape, where in shapes.items()}
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,12 @@ def fit(
     resume_from: Path | None = None,
 ) -> Outcome:
     """Train `model` on the first plan's windows, validate on the second's, the last step included."""
+    lengths = config.lengths
     data = GenomeDataModule(
         genome,
         model.tokenizer,
         *windows,
-        batch=config.data.batch,
+        batch=lengths,
         validation_batch=config.data.validation_batch or config.data.batch,
         workers=config.data.workers,
         masking=config.masking,
@@ -71,17 +72,18 @@ def fit(
         config.schedule,
         total_steps=config.total_steps,
         gradient_clip=config.run.gradient_clip,
-        micro_batch=config.data.micro_batch,
+        micro_batch=lambda step: lengths.at(step).micro_batch,
     )
-    log = MetricsLog(metrics, tokens_per_step=config.tokens_per_step, every=config.run.log_every)
+    log = MetricsLog(metrics, lengths=lengths, every=config.run.log_every, total_steps=config.total_steps)
     kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)
-    lines = ProgressLines(config.total_steps, tokens_per_step=config.tokens_per_step, unit=config.unit)
+    lines = ProgressLines(config.total_steps, lengths=lengths, unit=config.unit, clock=log)
     with _quiet_lightning():
         trainer = build_trainer(config, [log, kept, lines])
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
         seconds = log.seconds
         if kept.validated_step != trainer.global_step:
             trainer.validate(module, datamodule=data, verbose=False)
+    lines.close(trainer)
     return Outcome(trainer.global_step, seconds, kept.best_bits, kept.best_step, kept.best, trainer.is_global_zero)
 
 

@@ -7,12 +7,17 @@ import csv
 import math
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from genossm.core.atomic import atomic_file
+from genossm.data.lengths import Lengths
 from genossm.data.lightning import require_lightning
 from genossm.training.module import as_training
+from genossm.training.watchers.pace import Pace
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,19 +26,24 @@ else:
 
 COLUMNS = (
     *("step", "tokens", "seconds", "learning_rate", "train_bits_per_base"),
-    *("gradient_norm", "tokens_per_second", "validation_bits_per_base"),
+    *("gradient_norm", "tokens_per_second", "validation_bits_per_base", "window"),
+    *("bases_per_second", "data_wait_share", "gpu_peak_bytes", "seconds_left"),
 )
 
 
 class MetricsLog(Callback):
     """Writes `path`; also keeps the run's clock, which a checkpoint carries over an interruption.
 
-    tokens_per_step: over all devices.   every: steps between training rows, whose bits and norm are means since the
-    last one.
+    lengths: what each step reads.   every: steps between training rows, whose bits and norm are means since the last
+    one; the end of a stage has a row of its own, so that no mean is over two window lengths.
+    The column `window` is that of the row's last training step, in rows of validation too. tokens_per_second is of all
+    that a run does, bases_per_second and data_wait_share of training steps alone.
+    total_steps: None if only time ends the run.
     """
 
-    def __init__(self, path: Path, *, tokens_per_step: int, every: int) -> None:
-        self.path, self.tokens_per_step, self.every = path, tokens_per_step, every
+    def __init__(self, path: Path, *, lengths: Lengths, every: int, total_steps: int | None = None) -> None:
+        self.path, self.lengths, self.every, self.total_steps = path, lengths, every, total_steps
+        self.pace = Pace()
         self.seconds_before = 0.0
         self._started = time.monotonic()
         self._sums = [0.0, 0.0, 0.0]
@@ -45,17 +55,25 @@ class MetricsLog(Callback):
         return self.seconds_before + time.monotonic() - self._started
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds, "sums": list(self._sums), "last": list(self._last)}
+        last = list(self._last)
+        return {"seconds": self.seconds, "sums": list(self._sums), "last": last, "pace": self.pace.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds_before = state_dict["seconds"]
         self._sums = list(state_dict["sums"])
         self._last = tuple(state_dict["last"])
+        if "pace" in state_dict:  # checkpoints of earlier versions have none
+            self.pace.load_state_dict(state_dict["pace"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning tells its profiler, and nobody else, when it asks the loader for a batch.
+        trainer.profiler = self.pace.waiting
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
             _keep_rows(self.path, trainer.global_step)
+        self.pace.begin()
 
     def on_train_batch_end(
         self,
@@ -66,31 +84,50 @@ class MetricsLog(Callback):
         batch_idx: int,
     ) -> None:
         module = as_training(pl_module)
+        self.pace.step_done(self.lengths.at(trainer.global_step - 1).tokens_per_step)
         for i, value in enumerate((1.0, module.last_bits, module.last_norm)):
             self._sums[i] += value
-        if trainer.global_step % self.every:
+        if trainer.global_step % self.every and not self.lengths.is_boundary(trainer.global_step):
             return
         steps, total_bits, total_norm = self._sums
         step, seconds = trainer.global_step, self.seconds
         last_step, last_seconds = self._last
-        speed = (step - last_step) * self.tokens_per_step / max(seconds - last_seconds, 1e-9)
+        tokens = self.lengths.tokens(step) - self.lengths.tokens(last_step)
+        speed = tokens / max(seconds - last_seconds, 1e-9)
         self._write(
             trainer,
             learning_rate=module.last_rate,
             train_bits_per_base=total_bits / steps,
             gradient_norm=total_norm / steps,
             tokens_per_second=speed,
+            **self._pace_of(pl_module.device, step),
         )
         self._sums, self._last = [0.0, 0.0, 0.0], (step, seconds)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, validation_bits_per_base=as_training(pl_module).validation_bits)
+        self.pace.begin()
 
-    def _write(self, trainer: Trainer, **values: float) -> None:
+    def seconds_left(self, step: int) -> float | None:
+        """What the run still takes after `step` steps at its pace, without validation; None where nobody knows."""
+        if self.total_steps is None:
+            return None
+        return self.pace.seconds_for(self.lengths.tokens(self.total_steps) - self.lengths.tokens(step))
+
+    def _pace_of(self, device: torch.device, step: int) -> dict[str, float | None]:
+        figures = self.pace.since_last(device)
+        return {} if figures is None else {**asdict(figures), "seconds_left": self.seconds_left(step)}
+
+    def _write(self, trainer: Trainer, **values: float | None) -> None:
         if not trainer.is_global_zero:
             return
-        tokens = trainer.global_step * self.tokens_per_step
-        row = {"step": trainer.global_step, "tokens": tokens, "seconds": self.seconds, **values}
+        step = trainer.global_step
+        counted = {
+            "step": step,
+            "tokens": self.lengths.tokens(step),
+            "window": self.lengths.at(max(0, step - 1)).window,
+        }
+        row = {**counted, "seconds": self.seconds, **values}
         with open(self.path, "a", newline="") as handle:
             csv.writer(handle).writerow([_text(row.get(column)) for column in COLUMNS])
 
@@ -100,8 +137,11 @@ def _keep_rows(path: Path, last_step: int) -> None:
     rows: list[list[str]] = []
     if path.exists():
         with open(path, newline="") as handle:
-            # A row that was cut off when the run died is shorter.
-            rows = [row for row in csv.reader(handle) if len(row) == len(COLUMNS) and row[0].isdigit()]
+            reader = csv.reader(handle)
+            header = next(reader, [])
+            # A row that was cut off when the run died is shorter. An earlier version wrote fewer columns.
+            found = [dict(zip(header, row)) for row in reader if len(row) == len(header) and row[0].isdigit()]
+        rows = [[row.get(column, "") for column in COLUMNS] for row in found]
     kept = [row for row in rows if int(row[0]) <= last_step]
     with atomic_file(path, force=True) as temporary, open(temporary, "w", newline="") as handle:
         writer = csv.writer(handle)

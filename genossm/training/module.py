@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,7 +51,7 @@ class LanguageModelTraining(LightningModule):
     model: of the objective that the batches are made for; a model that reads both ways sees the next base.
     total_steps: where the schedule ends.   gradient_clip: largest norm of all gradients together, None for none.
     micro_batch: windows in one pass; a batch of more is read in parts, whose gradients add up to the whole batch's,
-    each target base counting alike. None: the batch in one pass.
+    each target base counting alike. None: the batch in one pass. A function of the step's number, where it changes.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
     validation.
     Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
@@ -64,7 +65,7 @@ class LanguageModelTraining(LightningModule):
         *,
         total_steps: int | None,
         gradient_clip: float | None = 1.0,
-        micro_batch: int | None = None,
+        micro_batch: int | Callable[[int], int | None] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.micro_batch = model, micro_batch
@@ -86,7 +87,8 @@ class LanguageModelTraining(LightningModule):
         self.zero_grad()
         # A batch may hold no target at all (windows of N, where the limit allows them).
         count = (batch.targets != IGNORE).sum().clamp(min=1)
-        *parts, last = batch.split(self.micro_batch or len(batch.input_ids))
+        rows = self.micro_batch(self.global_step) if callable(self.micro_batch) else self.micro_batch
+        *parts, last = batch.split(rows or len(batch.input_ids))
         done = torch.zeros((), device=count.device)
         for part in parts:
             loss = self.nats(part)[0] / count

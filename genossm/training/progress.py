@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from genossm.data.lengths import Lengths
 from genossm.data.lightning import require_lightning
+from genossm.training.metrics import MetricsLog
 from genossm.training.module import as_training
 
 if TYPE_CHECKING:
@@ -18,12 +20,21 @@ else:
 
 
 class ProgressLines(Callback):
-    """total_steps: None if only time ends the run.   unit: what the bits are of.   console: stderr unless given."""
+    """total_steps: None if only time ends the run.   lengths: what each step reads.   unit: what the bits are of.
+
+    clock: what knows the pace.   console: stderr unless given.
+    """
 
     def __init__(
-        self, total_steps: int | None, *, tokens_per_step: int, unit: str, console: Console | None = None
+        self,
+        total_steps: int | None,
+        *,
+        lengths: Lengths,
+        unit: str,
+        clock: MetricsLog,
+        console: Console | None = None,
     ) -> None:
-        self.total_steps, self.tokens_per_step, self.unit = total_steps, tokens_per_step, unit
+        self.total_steps, self.lengths, self.unit, self.clock = total_steps, lengths, unit, clock
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
 
@@ -57,10 +68,11 @@ class ProgressLines(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             of = f"/{self.total_steps}" if self.total_steps else ""
-            tokens = trainer.global_step * self.tokens_per_step
+            tokens = self.lengths.tokens(trainer.global_step)
             self.console.print(
                 f"step {trainer.global_step}{of}, {tokens:,} bases: "
                 f"{as_training(pl_module).validation_bits:.4f} {self.unit} on validation"
+                f"{_left(self.clock.seconds_left(trainer.global_step))}"
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,7 +81,25 @@ class ProgressLines(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
+    def close(self, trainer: Trainer) -> None:
+        """The last line of a run: what its steps took."""
+        pace = self.clock.pace.sentence()
+        if trainer.is_global_zero and pace is not None:
+            self.console.print(f"trained: {pace}")
+
     def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def readable_time(seconds: float) -> str:
+    """As in `42 s`, `12 min`, `3 h 05 min`, rounded."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _left(seconds: float | None) -> str:
+    return f", {readable_time(seconds)} to go" if seconds else ""

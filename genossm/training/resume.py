@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from genossm.core.errors import ConfigError, InputFileError
+from genossm.core.strict import from_mapping
 from genossm.training.config import TrainConfig, differences
 
 LAST = "last.ckpt"
@@ -31,8 +32,9 @@ def check_same_run(path: Path, config: TrainConfig) -> None:
     """Raise ConfigError if the checkpoint belongs to a run that learns something else; InputFileError if unreadable."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        saved = content["callbacks"]["Checkpoints"]["config"]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+        # Read and written again, so that a key which a newer version added has its default in it.
+        saved = from_mapping(TrainConfig, content["callbacks"]["Checkpoints"]["config"]).as_mapping()
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, ConfigError) as error:
         raise InputFileError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}). Start anew with --force."
         ) from error

@@ -14,10 +14,9 @@ import genossm.genome
 from genossm.core.atomic import atomic_file
 from genossm.core.errors import OutputExistsError, UsageError
 from genossm.core.provenance import Provenance
-from genossm.data.regions import Splits
-from genossm.data.windows import RandomWindows, TiledWindows, WindowPlan
 from genossm.models import SequenceModel, load
 from genossm.training.config import TrainConfig
+from genossm.training.reading import plan_windows
 from genossm.training.resume import check_same_run, find_checkpoint
 
 if TYPE_CHECKING:
@@ -65,44 +64,13 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
             checkpoints=directory / CHECKPOINTS,
             resume_from=checkpoint,
         )
-        tokens = outcome.steps * config.tokens_per_step
+        tokens = config.lengths.tokens(outcome.steps)
         result = TrainResult(
             directory / MODEL, outcome.steps, tokens, outcome.seconds, outcome.best_bits, outcome.best_step
         )
         if outcome.is_global_zero:
             _export(config, genome, outcome.best, result)
     return result
-
-
-def plan_windows(config: TrainConfig, genome: Genome) -> tuple[WindowPlan, WindowPlan]:
-    """Training and validation windows. Raises: ConfigError for overlapping splits; the genome's errors for regions."""
-    splits = Splits.parse(genome, *(config.splits.regions(name) for name in ("train", "validation", "test")))
-    data = config.data
-    training: WindowPlan
-    if data.sampling == "random":
-        training = RandomWindows(
-            genome,
-            splits.train,
-            data.window,
-            seed=config.run.seed,
-            reverse_complement=data.reverse_complement,
-            max_n_fraction=data.max_n_fraction,
-        )
-    else:
-        training = TiledWindows(
-            genome,
-            splits.train,
-            data.window,
-            stride=data.stride,
-            shuffle=True,
-            seed=config.run.seed,
-            reverse_complement=data.reverse_complement,
-            max_n_fraction=data.max_n_fraction,
-        )
-    validation = TiledWindows(
-        genome, splits.validation, data.validation_window or data.window, max_n_fraction=data.max_n_fraction
-    )
-    return training, validation
 
 
 def _checkpoint_to_resume(config: TrainConfig, *, resume: bool, force: bool) -> Path | None:

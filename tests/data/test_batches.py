@@ -14,6 +14,7 @@ import genossm.genome
 from genossm.data.batch import IGNORE, Batch, CausalCollator
 from genossm.data.datamodule import GenomeDataModule, SampleNumbers
 from genossm.data.dataset import WindowDataset
+from genossm.data.lengths import Lengths
 from genossm.data.windows import RandomWindows, TiledWindows
 from genossm.genome import Genome
 from genossm.sequence import NucleotideTokenizer, reverse_complement
@@ -70,17 +71,17 @@ def test_validation_sees_every_tile_once(genome: Genome) -> None:
 
 
 def test_a_later_first_step_goes_on_where_the_earlier_ones_stopped() -> None:
-    whole = list(itertools.islice(SampleNumbers(4), 6))
-    assert list(itertools.islice(SampleNumbers(4, first_step=2), 4)) == whole[2:]
+    whole = list(itertools.islice(SampleNumbers(Lengths.constant(8, 4)), 6))
+    assert list(itertools.islice(SampleNumbers(Lengths.constant(8, 4), first_step=2), 4)) == whole[2:]
     assert sorted(itertools.chain(*whole)) == list(range(24))
 
 
 def test_ranks_share_a_step_of_the_same_samples() -> None:
-    whole = list(itertools.islice(SampleNumbers(6), 3))
-    parts = [list(itertools.islice(SampleNumbers(6, rank=rank, ranks=3), 3)) for rank in range(3)]
+    whole = list(itertools.islice(SampleNumbers(Lengths.constant(8, 6)), 3))
+    parts = [list(itertools.islice(SampleNumbers(Lengths.constant(8, 6), rank=rank, ranks=3), 3)) for rank in range(3)]
     assert [list(itertools.chain(*(part[step] for part in parts))) for step in range(3)] == whole
     with pytest.raises(ValueError, match="cannot be shared evenly by 4"):
-        SampleNumbers(6, ranks=4)
+        SampleNumbers(Lengths.constant(8, 6), ranks=4)
 
 
 def test_a_dataset_that_was_pickled_reads_the_same(genome: Genome) -> None:

@@ -1,0 +1,134 @@
+"""The parts of a run's configuration that say what is read: splits, windows, batches, lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from genossm.core.errors import ConfigError
+from genossm.core.strict import require_positive
+from genossm.data.lengths import Lengths, Stage
+
+Regions = tuple[str | int, ...] | str | int
+
+
+@dataclass(frozen=True)
+class SplitsConfig:
+    """Region strings, 1-based: `20:1,000,001-3,000,000`, or a contig's name for all of it; one or a list.
+
+    exclude: regions that are cut out of `train`, so that held-out parts of a chromosome are easily left out of it.
+    """
+
+    train: Regions
+    validation: Regions
+    test: Regions = ()
+    exclude: Regions = ()
+
+    def regions(self, name: Literal["train", "validation", "test", "exclude"]) -> tuple[str, ...]:
+        """The regions of a split as strings; YAML reads a contig named `20` as a number."""
+        value: Regions = getattr(self, name)
+        return tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """The first `steps` steps of a run, or the next ones, with windows of another length.
+
+    window: bases.   batch: windows a step; unless given, as many as make the run's usual number of bases.
+    micro_batch: windows that a device reads at once; unless given, as many bases as in the last stage.
+    """
+
+    window: int
+    steps: int
+    batch: int | None = None
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(self, "window", "steps", "batch", "micro_batch")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Windows and batches.
+
+    window: bases.   batch: windows a step over all devices.
+    lengths: stages of other window lengths that come first, one after the other; `window` and `batch` are the last
+        stage, to the end of the run. Bases a step stay the same unless a stage says otherwise; validation has its
+        windows throughout.
+    micro_batch: windows that a device reads at once; a batch of more is read in parts and their gradients are added up,
+        every target base counting alike. All of them unless given.
+    micro_tokens: the same as a number of bases, whatever a stage's window; at least one window.
+    sampling: "random" starts, or "tiled" every `stride` bases (the window's length unless given; in a stage of another
+        length, the same share of it), shuffled.
+    reverse_complement: read each training window on a random strand.
+    max_n_fraction: windows with a larger share of letters other than A, C, G, T are left out.
+    short_regions: regions that are shorter than a window are an error ("raise"), or left out and counted ("skip").
+    workers: loader processes; the batches are the same at any number.
+    validation_window, validation_batch: as for training (in its last stage) unless given.
+    """
+
+    window: int = 1024
+    batch: int = 16
+    micro_batch: int | None = None
+    sampling: Literal["random", "tiled"] = "random"
+    stride: int | None = None
+    reverse_complement: bool = True
+    max_n_fraction: float = 0.1
+    workers: int = 0
+    validation_window: int | None = None
+    validation_batch: int | None = None
+    lengths: tuple[StageConfig, ...] = ()
+    micro_tokens: int | None = None
+    short_regions: Literal["raise", "skip"] = "raise"
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            *("window", "batch", "micro_batch", "micro_tokens", "stride", "validation_window", "validation_batch"),
+        )
+        if self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; wanted 0 or more.")
+        if not 0.0 <= self.max_n_fraction <= 1.0:
+            raise ConfigError(f"max_n_fraction is {self.max_n_fraction}; wanted a share from 0 to 1.")
+        if self.stride is not None and self.sampling != "tiled":
+            raise ConfigError("stride is given, but sampling is 'random'. Set sampling: tiled, or leave stride out.")
+        if self.micro_batch is not None and self.micro_tokens is not None:
+            raise ConfigError("micro_batch and micro_tokens are both given. Keep one: they say the same.")
+        self.stages()
+
+    def stages(self) -> Lengths:
+        """What each step of the run reads. Raises: ConfigError for a stage whose batch would be no whole number."""
+        return Lengths(
+            [self._stage(stage, f"lengths[{number}]") for number, stage in enumerate(self.lengths)]
+            + [Stage(self.window, self.batch, self._micro_batch(self.window, "window"))]
+        )
+
+    def stage_names(self) -> list[str]:
+        """Where the configuration has each stage of `stages`, for messages."""
+        return [*(f"data.lengths[{number}]" for number in range(len(self.lengths))), "data"]
+
+    def _stage(self, stage: StageConfig, where: str) -> Stage:
+        tokens = self.batch * self.window
+        if stage.batch is None and tokens % stage.window:
+            raise ConfigError(
+                f"{where}: windows of {stage.window:,} bases do not add up to the {tokens:,} bases of a step "
+                f"(batch x window). Give {where}.batch, or another window."
+            )
+        micro_batch = stage.micro_batch or self._micro_batch(stage.window, f"{where}.window")
+        return Stage(stage.window, stage.batch or tokens // stage.window, micro_batch, stage.steps)
+
+    def _micro_batch(self, window: int, where: str) -> int | None:
+        """Windows of this length that a device reads at once."""
+        if self.micro_tokens is not None and self.micro_tokens < window:
+            raise ConfigError(
+                f"micro_tokens is {self.micro_tokens:,}, less than one window of {window:,} bases ({where}). "
+                "A window is read whole: raise micro_tokens, or shorten the window."
+            )
+        if self.micro_batch is None and self.micro_tokens is None:
+            return None
+        tokens = self.micro_tokens or (self.micro_batch or 1) * self.window
+        return max(1, tokens // window)
+
+    def stride_at(self, window: int) -> int | None:
+        """Bases from one tile to the next, for windows of this length."""
+        return None if self.stride is None else max(1, self.stride * window // self.window)
