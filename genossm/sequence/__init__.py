@@ -20,11 +20,12 @@ from genossm.sequence.normalize import (
     equivalent_span,
     left_align,
     place,
+    place_on_circle,
     trim,
 )
 from genossm.sequence.tokenizer import NucleotideTokenizer, Tokenizer, tokenizer_from_dict
 from genossm.sequence.variant import Variant, trimmed_alleles
-from genossm.sequence.windows import scoring_window
+from genossm.sequence.windows import context_on, scoring_window
 
 __all__ = [
     "BASES",
@@ -38,12 +39,14 @@ __all__ = [
     "anchored",
     "check_reference",
     "complement_ids_from_map",
+    "context_on",
     "equivalent_span",
     "iupac_first",
     "iupac_matches",
     "left_align",
     "parse_region",
     "place",
+    "place_on_circle",
     "reverse_complement",
     "reverse_complement_array",
     "scoring_window",

@@ -7,7 +7,7 @@ there). Case is ignored and ambiguity codes count as their alphabetically first 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from genossm.core.errors import IntervalError, ReferenceMismatchError
 from genossm.sequence.alphabet import iupac_first, iupac_matches
@@ -70,6 +70,22 @@ def place(variant: Variant, fetch: Fetch) -> Placement:
     ref, alt = _rotate(ref, moved), _rotate(alt, moved)
     rightmost = leftmost + _steps_right(leftmost + len(ref), ref or alt, fetch)
     return Placement(variant.contig, leftmost, rightmost, ref, alt)
+
+
+def place_on_circle(variant: Variant, fetch: Fetch, length: int) -> Placement:
+    """`place` on a circular contig, where REF may pass the end and an indel may move across it.
+
+    fetch: goes around, so that `fetch(length, length + 3)` are the first three letters.
+    `leftmost` is on the contig, and so is, for an indel, the base before it (1 to `length`, then); `rightmost` may pass
+    the end. However a change is written, on either side of the origin, it has one placement.
+    Raises: as `place`.
+    """
+    # A turn in front and one behind: a repeat that goes all around ends there.
+    unrolled = Variant(variant.contig, variant.pos1 + length, variant.ref, variant.alt)
+    found = place(unrolled, lambda start0, end0: fetch(max(0, start0), min(end0, 3 * length)))
+    first = 0 if found.ref and found.alt else 1
+    moved = first + (found.leftmost - first) % length - found.leftmost
+    return replace(found, leftmost=found.leftmost + moved, rightmost=found.rightmost + moved)
 
 
 def trim(variant: Variant) -> Variant:

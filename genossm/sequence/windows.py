@@ -10,8 +10,8 @@ def scoring_window(position0: int, context: int, contig_length: int, *, circular
 
     With context C it is `[kC/2, kC/2 + C)`, `k = max(0, floor((position0 - C/4) / (C/2)))`: neighbours half a context
     apart, every position at least C/4 from both ends of its window except at the contig's own ends, where the window
-    is clipped. On a circular contig `end` may pass `contig_length`, which means that it goes on from 0, once around
-    at most.
+    is clipped. A circular contig has no ends: C is at most the contig (see `context_on`), `k` may be -1, and a window
+    with a negative start, or an end past `contig_length`, goes on there around the circle.
 
     Raises: IntervalError if the position is not on the contig or the context is no positive multiple of 4.
     """
@@ -21,9 +21,15 @@ def scoring_window(position0: int, context: int, contig_length: int, *, circular
         )
     if not 0 <= position0 < contig_length:
         raise IntervalError(f"Position {position0} (0-based) is not on a contig of {contig_length:,} bases.")
+    context = context_on(context, contig_length, circular=circular)
     half = context // 2
-    start = max(0, (position0 - context // 4) // half) * half
-    end = start + context
+    start = (position0 - context // 4) // half * half
     if circular:
-        return start, min(end, start + contig_length)
-    return start, min(end, contig_length)
+        return start, start + min(context, contig_length)
+    start = max(0, start)
+    return start, min(start + context, contig_length)
+
+
+def context_on(context: int, contig_length: int, *, circular: bool) -> int:
+    """The context that a contig is read with: on a circular one no more than goes around once, in whole fours."""
+    return min(context, max(4, contig_length // 4 * 4)) if circular else context

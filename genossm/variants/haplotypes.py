@@ -97,7 +97,7 @@ def _replaced(placement: Placement, window: Window, source: Letters) -> tuple[in
     Of an indel's equivalent placements the one is taken that the strand reaches last, so that nothing is run twice.
     """
     first, last = placement.span
-    raw = source.reader(placement.contig)(first, last)
+    raw = source.around(placement.contig, first, last)
     span = iupac_first(raw)
     ref, alt = placement.ref.encode("ascii"), placement.alt.encode("ascii")
     if span != raw:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from genossm.core.errors import ContigNotFoundError
 from genossm.genome import Genome
-from genossm.sequence import Placement, Variant, place, trimmed_alleles
+from genossm.sequence import Placement, Variant, context_on, place, place_on_circle, trimmed_alleles
 from genossm.variants.options import ScoringOptions
 from genossm.variants.reference import Letters
 from genossm.variants.status import Status, reference_status, written_status
@@ -80,16 +81,19 @@ class Locator:
         ref, alt = ref.upper(), alt.upper()
         if ref == alt:
             return Located(variant, Status.OK)
-        _, short_ref, short_alt = trimmed_alleles(ref, alt)
-        if max(len(short_ref), len(short_alt)) * 8 > self.options.context:
-            return Located(variant, Status.TOO_LONG)
         contig = self.genome.resolve(variant.contig)
-        placement = place(Variant(contig, variant.pos1, ref, alt), self.letters.reader(contig))
-        return Located(variant, Status.OK, placement)
+        length, circular = self.genome.length(contig), self.genome.is_circular(contig)
+        _, short_ref, short_alt = trimmed_alleles(ref, alt)
+        if max(len(short_ref), len(short_alt)) * 8 > context_on(self.options.context, length, circular=circular):
+            return Located(variant, Status.TOO_LONG)
+        plain, fetch = Variant(contig, variant.pos1, ref, alt), partial(self.letters.around, contig)
+        return Located(variant, Status.OK, place_on_circle(plain, fetch, length) if circular else place(plain, fetch))
 
     def _against_reference(self, variant: Variant | Allele) -> Status | None:
         try:
             contig = self.genome.resolve(variant.contig)
         except ContigNotFoundError:
             return Status.CONTIG_UNKNOWN
-        return reference_status(variant.pos1, variant.ref, self.genome.length(contig), self.letters.reader(contig))
+        length, circular = self.genome.length(contig), self.genome.is_circular(contig)
+        fetch = partial(self.letters.around, contig)
+        return reference_status(variant.pos1, variant.ref, length, fetch, circular=circular)

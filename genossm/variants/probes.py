@@ -94,7 +94,7 @@ def haplotype_pair(placement: Placement, context: int, source: Letters) -> Pair:
     contig, start, end = placement.contig, window.start, window.end
     ref, alt = placement.ref.encode("ascii"), placement.alt.encode("ascii")
     leftmost, right = placement.span
-    raw = source.reader(contig)(leftmost, min(right, end))
+    raw = source.around(contig, leftmost, min(right, end))
     span = iupac_first(raw)
     first = leftmost - start
     if span == raw:

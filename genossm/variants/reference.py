@@ -28,12 +28,24 @@ class Letters:
         return self._readers[contig]
 
     def wrapped(self, contig: str, start0: int, end0: int) -> bytes:
-        """Letters that may pass the contig's end and go on from 0, as a circular contig does, once around at most."""
-        length = self.genome.length(contig)
-        fetch = self.reader(contig)
-        if start0 < 0:
-            return self.wrapped(contig, start0 + length, end0 + length)
-        return fetch(start0, end0) + (fetch(max(0, start0 - length), end0 - length) if end0 > length else b"")
+        """Letters from any coordinate to any other: before 0 and past the contig's end they go around."""
+        fetch, length = self.reader(contig), self.genome.length(contig)
+        if start0 >= 0 and end0 <= length:
+            return fetch(start0, end0)
+        pieces: list[bytes] = []
+        while start0 < end0:
+            first = start0 % length
+            last = min(length, first + end0 - start0)
+            pieces.append(fetch(first, last))
+            start0 += last - first
+        return b"".join(pieces)
+
+    def around(self, contig: str, start0: int, end0: int) -> bytes:
+        """Letters as the contig has them: going around a circular one, cut at the ends of any other."""
+        return (self.wrapped if self.genome.is_circular(contig) else self._cut)(contig, start0, end0)
+
+    def _cut(self, contig: str, start0: int, end0: int) -> bytes:
+        return self.reader(contig)(start0, end0)
 
     def _fetch(self, contig: str, start0: int, end0: int) -> bytes:
         if start0 >= end0:

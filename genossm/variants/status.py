@@ -58,13 +58,16 @@ def written_status(ref: str, alt: str | None) -> Status | None:
     return None
 
 
-def reference_status(pos1: int, ref: str, length: int, fetch: Callable[[int, int], bytes]) -> Status | None:
+def reference_status(
+    pos1: int, ref: str, length: int, fetch: Callable[[int, int], bytes], *, circular: bool = False
+) -> Status | None:
     """What the reference says against a REF allele of plain letters, or None if it agrees.
 
     length: of the contig.   fetch: its letters from start0 to end0; called only if these lie on it.
+    circular: REF may pass the contig's end and goes on from its start, once around at most; `fetch` does so too.
     """
     start0, end0 = pos1 - 1, pos1 - 1 + len(ref)
-    if start0 < 0 or end0 > length:
+    if not 0 <= start0 < length or (len(ref) > length if circular else end0 > length):
         return Status.OUT_OF_CONTIG
     if not matches_reference(ref, fetch(start0, end0).decode("ascii")):
         return Status.REF_MISMATCH

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from genossm.core.errors import IntervalError, ReferenceMismatchError
-from genossm.sequence import Variant, anchored, equivalent_span, left_align, place, trim
+from genossm.sequence import Variant, anchored, equivalent_span, left_align, place, place_on_circle, trim
 from genossm.sequence.normalize import Fetch
 from genossm.testing import write_fasta
 from genossm.testing.strategies import dna, repetitive_dna, variants
@@ -171,3 +171,46 @@ def test_real_indels_are_left_aligned_as_bcftools_does(human_vcf: Path, human_sl
     indels = [variant for variant in found if not variant.is_snv]
     assert len(indels) > 20
     assert [left_align(v, reader(reference)) for v in indels] == bcftools_norm(reference, indels)
+
+
+@given(repetitive_dna(2, 8), st.data())
+def test_on_a_circle_a_change_has_one_placement_wherever_the_circle_is_cut(reference: str, data: st.DataObject) -> None:
+    length = len(reference)
+    assume(length >= 8)
+    turned = data.draw(st.integers(0, length - 1))
+    start, width = data.draw(st.integers(0, length - 1)), data.draw(st.integers(1, min(4, length // 2)))
+    ref = (reference * 2)[start : start + width]
+    alt = data.draw(st.one_of(dna(1, 4), st.just(ref + ref), st.just(ref[:1])).filter(lambda allele: allele != ref))
+    other = reference[turned:] + reference[:turned]
+    found = place_on_circle(Variant("1", start + 1, ref, alt), around(reference), length)
+    again = place_on_circle(Variant("1", (start - turned) % length + 1, ref, alt), around(other), length)
+    first = 0 if found.ref and found.alt else 1
+    assert first <= found.leftmost < length + first
+    shift = found.rightmost - found.leftmost
+    if shift < length:
+        assert ((again.leftmost + turned - first) % length + first, again.ref, again.alt) == (
+            found.leftmost, found.ref, found.alt,
+        )  # fmt: skip
+        assert again.rightmost - again.leftmost == shift
+    # The changed circle itself: every placement within the shift gives it, whichever base it is read from.
+    assert canonical(apply(reference, found.leftmost % length, found.ref, found.alt)) == canonical(
+        apply(reference, start, ref, alt)
+    )
+
+
+def around(reference: str):  # type: ignore[no-untyped-def]
+    def fetch(start0: int, end0: int) -> bytes:
+        return "".join(reference[i % len(reference)] for i in range(start0, end0)).encode()
+
+    return fetch
+
+
+def apply(circle: str, start0: int, ref: str, alt: str) -> str:
+    """The changed circle, cut where REF begins."""
+    opened = circle[start0:] + circle[:start0]
+    assert opened.startswith(ref)
+    return alt + opened[len(ref) :]
+
+
+def canonical(circle: str) -> str:
+    return min(circle[i:] + circle[:i] for i in range(len(circle)))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genossm.core.errors import IntervalError
-from genossm.sequence import scoring_window
+from genossm.sequence import context_on, scoring_window
 
 CONTEXTS = st.integers(min_value=1, max_value=64).map(lambda quarter: 4 * quarter)
 
@@ -25,11 +25,20 @@ def test_is_the_design_formula(data: st.DataObject, context: int, length: int) -
     assert end - position > context // 4 or end == length
 
 
-@given(st.integers(min_value=0, max_value=999), CONTEXTS)
-def test_circular_windows_go_on_past_the_end_once_around_at_most(position: int, context: int) -> None:
-    start, end = scoring_window(position, context, 1000, circular=True)
-    assert start == scoring_window(position, context, 1000)[0]
-    assert end - start == min(context, 1000)
+@given(st.data(), CONTEXTS, st.integers(min_value=8, max_value=2000))
+def test_circular_windows_have_a_quarter_on_either_side_everywhere(
+    data: st.DataObject, context: int, length: int
+) -> None:
+    position = data.draw(st.integers(min_value=0, max_value=length - 1))
+    start, end = scoring_window(position, context, length, circular=True)
+    used = context_on(context, length, circular=True)
+    assert used == max(fours for fours in range(4, context + 1, 4) if fours <= length)
+    assert end - start == used
+    assert start % (used // 2) == 0
+    assert position - start >= used // 4
+    assert end - position > used // 4
+    if 4 * position >= context and length >= context:
+        assert start == scoring_window(position, context, length)[0]
 
 
 def test_worked_examples() -> None:
