@@ -93,3 +93,7 @@ class ResumeError(GenossmError):
 
 class SelfTestError(NumericsError):
     """A device that computes other numbers than the definition says."""
+
+
+class ParallelError(GenossmError):
+    """Processes that cannot work together as asked: none started, too many for a sequence, or one that is lost."""

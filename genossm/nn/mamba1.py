@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genossm.core.errors import MethodError
 from genossm.nn.config import StackConfig
+from genossm.nn.neighbours import Neighbours
 from genossm.nn.norm import at_least_float32
 from genossm.nn.recompute import forgettable
 from genossm.nn.state import LayerState
@@ -27,8 +29,11 @@ class Mamba1(nn.Module):
     """Selective state space with a gate. Parameters carry the names of the authors' code.
 
     in_proj, out_proj: modules to share with another mixer (tied directions); None makes new ones.
+    neighbours: who reads the parts before and after, where a sequence is split over processes (`genossm.parallel`).
     Source: Gu & Dao 2023, "Mamba", figure 3 and algorithm 2.
     """
+
+    neighbours: Neighbours | None = None
 
     def __init__(
         self, config: StackConfig, *, in_proj: nn.Linear | None = None, out_proj: nn.Linear | None = None
@@ -47,8 +52,8 @@ class Mamba1(nn.Module):
 
     def forward(
         self, hidden: Float[Tensor, "batch length d_model"], state: LayerState | None = None, *, reverse: bool = False
-    ) -> tuple[Float[Tensor, "batch length d_model"], LayerState]:
-        """Mix along `length`, and give the state after the last processed position.
+    ) -> tuple[Float[Tensor, "batch length d_model"], LayerState | None]:
+        """Mix along `length`, and give the state after the last processed position; None from a part of a sequence.
 
         state: what came before the first processed position; None is the beginning of a sequence.
         reverse: run from the last position to the first.
@@ -72,12 +77,28 @@ class Mamba1(nn.Module):
         state: LayerState | None = None,
         *,
         reverse: bool = False,
-    ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState]:
+    ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState | None]:
         """The part between `in_proj` and `out_proj`; mixers that share projections call it directly."""
+        if self.neighbours is not None:
+            return self._mix_part(self.neighbours, x, z, state, reverse=reverse), None
         u, tail = self.convolve(x, None if state is None else state.conv, reverse=reverse)
         delta, B, C = self.dynamics(u)
         y, memory = self.scan(u, delta, B, C, z, None if state is None else state.scan, reverse=reverse)
         return y, LayerState(tail, memory)
+
+    def _mix_part(
+        self, neighbours: Neighbours, x: Tensor, z: Tensor, state: LayerState | None, *, reverse: bool
+    ) -> Tensor:
+        """`mix` of a part of a sequence: what came before it is asked of its neighbours."""
+        if state is not None:
+            raise MethodError(
+                "A model that reads parts of sequences (context parallelism) takes no state: it has it from the other "
+                "processes. Leave the state out, or run the model outside genossm.parallel.context_parallel."
+            )
+        x, before = neighbours.entering_inputs(x, self.conv1d.kernel_size[0] - 1, reverse=reverse)
+        u, _ = self.convolve(x, before, reverse=reverse)
+        inputs = self._scanned(u, *self.dynamics(u), z)
+        return neighbours.scan(*inputs, reverse=reverse, backend=self.backend)
 
     def dynamics(
         self, u: Float[Tensor, "batch length d_inner"]
@@ -106,19 +127,17 @@ class Mamba1(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The selective scan with this layer's parameters: outputs, and the state after the last processed position."""
         return selective_scan(
-            u,
-            delta,
-            -torch.exp(at_least_float32(self.A_log)),
-            B.unsqueeze(2),
-            C.unsqueeze(2),
-            self.D,
-            z,
-            self.dt_proj.bias,
+            *self._scanned(u, delta, B, C, z),
             reverse=reverse,
             initial_state=initial_state,
             return_final_state=True,
             backend=self.backend,
         )
+
+    def _scanned(self, u: Tensor, delta: Tensor, B: Tensor, C: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        """The arguments of the scan in its order."""
+        A = -torch.exp(at_least_float32(self.A_log))
+        return u, delta, A, B.unsqueeze(2), C.unsqueeze(2), self.D, z, self.dt_proj.bias
 
     def convolve(self, x: Tensor, tail: Tensor | None, *, reverse: bool) -> tuple[Tensor, Tensor]:
         """The short convolution, and the inputs that a continuation has to see again."""

@@ -1,0 +1,92 @@
+"""A sequence over three processes against one process that reads it whole: outputs, loss and every gradient."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from genossm.models import SequenceModel, StackConfig
+from genossm.parallel import ContextGroup, context_parallel, shortest_part
+
+RANKS = 3
+BOTH: dict[str, Any] = {"direction": "bidirectional", "objective": "masked"}
+# Steps so small that a state is felt across whole parts, and so large that it is gone soon.
+SLOW, FAST = {"dt_min": 1e-4, "dt_max": 1e-3}, {"dt_min": 0.5, "dt_max": 2.0}
+CASES: dict[str, tuple[dict[str, Any], int]] = {
+    "causal, slow": ({**SLOW}, 301),
+    "causal, fast, parts longer than its reach": ({**FAST, "d_conv": 7}, 15_001),
+    "causal, plain PyTorch": ({"backend": "torch"}, 100),
+    "no convolution to speak of": ({"d_conv": 1, "norm": "layer"}, 50),
+    "both ways": ({**BOTH, **SLOW}, 302),
+    "both ways, untied, fast": ({**BOTH, **FAST, "tie_directions": False, "proj_bias": True}, 15_002),
+    "both strands": ({**BOTH, "reverse_complement": "equivariant"}, 303),
+    "both strands, recomputed": ({**BOTH, **SLOW, "reverse_complement": "equivariant", "backend": "cpu"}, 303),
+}
+
+
+def build(choices: dict[str, Any]) -> SequenceModel:
+    torch.manual_seed(0)
+    return SequenceModel(StackConfig(d_model=12, n_layer=2, d_state=4, **choices)).double()
+
+
+def sequence(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(7, 12, (2, length), generator=generator)
+    return ids, torch.randn(2, length, 16, generator=generator, dtype=torch.float64)
+
+
+def run(name: str, group: ContextGroup | None) -> dict[str, torch.Tensor]:
+    """Logits, and the gradients of a sum over all positions; of this rank's part if there is a group."""
+    choices, length = CASES[name]
+    model = build(choices)
+    for block in model.backbone.layers:
+        block.recompute = "projections" if "recomputed" in name else "auto"  # type: ignore[assignment]
+    ids, weight = sequence(length)
+    if group is None:
+        logits = model(ids).logits
+        (logits * weight).sum().backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        return {"logits": logits.detach(), **gradients}
+    with context_parallel(model, group.group):
+        ids, weight = (group.take(tensor, shortest=shortest_part(model)) for tensor in (ids, weight))
+        logits = model(ids).logits
+        with torch.no_grad():
+            assert torch.equal(model(ids).logits, logits)
+    (logits * weight).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    for gradient in gradients.values():
+        dist.all_reduce(gradient)
+    return {"logits": group.join(logits, length), **gradients}
+
+
+def work(rank: int, directory: str) -> None:
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=RANKS)
+    group = ContextGroup()
+    found = {name: run(name, group) for name in CASES}
+    torch.save(found, f"{directory}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+    directory: Path = tmp_path_factory.mktemp("ranks")
+    mp.spawn(work, args=(str(directory),), nprocs=RANKS)
+    return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parts_together_are_the_whole(name: str, results: list[dict[str, dict[str, torch.Tensor]]]) -> None:
+    expected = run(name, None)
+    for rank in range(RANKS):
+        found = results[rank][name]
+        assert found.keys() == expected.keys()
+        for what, tensor in expected.items():
+            torch.testing.assert_close(found[what], tensor, rtol=1e-10, atol=1e-11, msg=what)
