@@ -19,6 +19,7 @@ COMMANDS: Commands = {
     "genome": ("genossm.cli.genome", "Build and inspect genome stores."),
     "report": ("genossm.cli.report", "Write a self-contained HTML page from results."),
     "score": ("genossm.cli.score", "Score the variants of a VCF or BCF file."),
+    "score-table": ("genossm.cli.score_table", "Score the variants of a CSV, TSV or Parquet table."),
     "train": ("genossm.cli.train", "Train a model from a configuration file."),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from genossm.core.errors import UsageError
@@ -9,6 +10,25 @@ from genossm.variants.options import ScoringOptions
 
 if TYPE_CHECKING:
     from genossm.models import SequenceModel
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command that scores was asked for.   model: directory or Hub id.   reference: FASTA, 2bit or store.
+    horizon_given: the user asked for the horizon of `options`, so that a method without one is an error.
+    """
+
+    model: str
+    reference: str
+    options: ScoringOptions
+    horizon_given: bool = False
+    batch_size: int | None = None
+    device: str = "auto"
+
+    def open_model(self) -> tuple[SequenceModel, ScoringOptions]:
+        """The model, and what the options come to with it. Raises: as `load_model` and `options_for`."""
+        model = load_model(self.model, self.device)
+        return model, options_for(model, self.options, horizon_given=self.horizon_given)
 
 
 def options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given: bool) -> ScoringOptions:

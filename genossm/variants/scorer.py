@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,28 @@ from genossm.variants.masked_passes import MaskedPasses
 from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
 from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, ScoringOptions
 from genossm.variants.passes import CausalPasses
+from genossm.variants.score_table import scored_frame
 from genossm.variants.status import Status
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
+
+@overload
+def score(
+    model: SequenceModel,
+    genome: Genome,
+    variants: DataFrame,
+    *,
+    methods: str | Iterable[str] | None = None,
+    context: int = DEFAULT_CONTEXT,
+    horizon: int | None = DEFAULT_HORIZON,
+    both_strands: bool = False,
+    batch_size: int | None = None,
+) -> DataFrame: ...
+
+
+@overload
 def score(
     model: SequenceModel,
     genome: Genome,
@@ -33,9 +52,24 @@ def score(
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
-) -> Iterator[ScoredAllele]:
+) -> Iterator[ScoredAllele]: ...
+
+
+def score(
+    model: SequenceModel,
+    genome: Genome,
+    variants: Iterable[Variant | Allele] | DataFrame,
+    *,
+    methods: str | Iterable[str] | None = None,
+    context: int = DEFAULT_CONTEXT,
+    horizon: int | None = DEFAULT_HORIZON,
+    both_strands: bool = False,
+    batch_size: int | None = None,
+) -> Iterator[ScoredAllele] | DataFrame:
     """Scores of every allele, in the order given; nothing is read or written but the genome.
 
+    variants: one by one, to an iterator that scores as it is read; or a pandas DataFrame with the columns contig, pos,
+    ref and alt (or variant), to a DataFrame with the same rows and the columns of `genossm score-table` behind them.
     methods: names, None for that of the model's own objective.
     "llr" (causal models): Σ ln p(ALT) − Σ ln p(REF) over the same number of letters of either haplotype, from the first
     where they differ, each given all letters before it.
@@ -58,6 +92,9 @@ def score(
     names = (methods,) if isinstance(methods, str) else tuple(methods or ())
     options = ScoringOptions(context, horizon, both_strands, names)
     scorer = Scorer(model, genome, options, batch_size=batch_size)
+    if hasattr(variants, "columns"):
+        return scored_frame(scorer, cast("DataFrame", variants))
+    variants = cast("Iterable[Variant | Allele]", variants)
     return chain.from_iterable(scorer.score([scorer.locate(v) for v in block]) for block in _blocks(variants))
 
 

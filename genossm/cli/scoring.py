@@ -1,0 +1,96 @@
+"""Options that all commands that score share, and their bar."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+
+def horizon_letters(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:  # noqa: ARG001
+    """A number of letters; None for `full`."""
+    if value == "full":
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter(f"{value!r}: wanted a number of letters or `full`.")
+    return int(value)
+
+
+_OPTIONS = (
+    click.option(
+        "-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip), 2bit or store."
+    ),
+    click.option("-m", "--model", required=True, metavar="MODEL", help="Model directory, or Hub id."),
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        metavar="llr|mlm|embedding",
+        help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
+    ),
+    click.option("--context", default=8192, show_default=True, type=int, help="Bases of the window around an allele."),
+    click.option(
+        "--horizon",
+        default="512",
+        show_default=True,
+        callback=horizon_letters,
+        help="Letters that llr compares; or full.",
+    ),
+    click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone."),
+    click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]"),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+)
+
+
+def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: adds the options and hands the function one `request` instead of them."""
+
+    @functools.wraps(function)
+    def wrapped(
+        *arguments: Any,
+        reference: str,
+        model: str,
+        methods: tuple[str, ...],
+        context: int,
+        horizon: int | None,
+        both_strands: bool,
+        batch_size: int | None,
+        device: str,
+        **others: Any,
+    ) -> Any:
+        from genossm.variants.opening import Request
+        from genossm.variants.options import ScoringOptions
+
+        given = click.get_current_context().get_parameter_source("horizon") is not ParameterSource.DEFAULT
+        options = ScoringOptions(context, horizon, both_strands, methods)
+        request = Request(model, reference, options, given, batch_size, device)
+        return function(*arguments, request=request, **others)
+
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@contextmanager
+def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None] | None]:
+    """A line on stderr with count and rate, and the time left where a total is known, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    text = TextColumn("{task.completed:,.0f} " + what + ", {task.fields[rate]:,.0f}/s")
+    ends = (BarColumn(), text, TimeRemainingColumn()) if total else (SpinnerColumn(), text, TimeElapsedColumn())
+    with Progress(*ends, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total, rate=0.0)
+
+        def update(done: int) -> None:
+            bar.update(task, completed=done, rate=done / (bar.tasks[0].elapsed or 1.0))
+
+        yield update
