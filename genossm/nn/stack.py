@@ -112,17 +112,17 @@ class Stack(nn.Module):
         MethodError for a state given to a stack that reads both ways.
         """
         self._check(input_ids, state)
-        stream = self._embed(input_ids)
+        stream = self.embed(input_ids)
         entering: list[Tensor] = []
         states: list[LayerState | None] = []
         for number, block in enumerate(self.layers):
             if return_hidden_states:
-                entering.append(self._outside(stream))
+                entering.append(self.outside(stream))
             if self.config.strand_exchange:
                 stream = exchange_strands(stream)
             stream, layer_state = block(stream, None if state is None else state.layers[number])
             states.append(layer_state)
-        last = self._outside(self.norm_f(stream))
+        last = self.outside(self.norm_f(stream))
         after = self._state_after(input_ids, state, states)
         return StackOutput(last, (*entering, last) if return_hidden_states else None, after)
 
@@ -139,14 +139,16 @@ class Stack(nn.Module):
         )
         return StackState((layer,) * config.n_layer, torch.zeros(batch, dtype=torch.int64))
 
-    def _embed(self, input_ids: Tensor) -> Tensor:
+    def embed(self, input_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "rows length d_strand"]:
+        """The residual stream before the first block, strands as rows."""
         ids = input_ids if input_ids.dtype == torch.int64 else input_ids.to(torch.int32)
         if self.complement is not None:
             ids = torch.cat([ids, self.complement[ids].to(ids.dtype)])
         stream = self.embedding(ids)
         return at_least_float32(stream) if self.config.residual_in_fp32 else stream
 
-    def _outside(self, stream: Tensor) -> Tensor:
+    def outside(self, stream: Float[Tensor, "rows length d_strand"]) -> Float[Tensor, "batch length d_model"]:
+        """A stream with strands as channels."""
         return join_strands(stream) if self.config.equivariant else stream
 
     def _state_after(

@@ -1,0 +1,235 @@
+"""States inside a sequence: kept on the way through it, and taken up again by pieces of it.
+
+A causal stack carries one state from left to right, and `run_keeping` leaves copies behind. A stack that reads both
+ways goes through its layers one by one: in each the sequence is swept once each way, piece by piece, so that only the
+streams before and after a layer are held whole (`sweep`). What enters a stretch then is, in every layer and way, the
+state at that end of it at which the way begins; `run_between` runs stretches from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from genossm.nn.directions import Bidirectional, BothStrands, exchange_strands
+from genossm.nn.mamba1 import Mamba1
+from genossm.nn.norm import normalized
+from genossm.nn.stack import Block, Stack
+from genossm.nn.state import LayerState, StackState
+
+SWEEP_SEGMENT = 1 << 16
+"""Tokens of a piece of a sweep."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What `run_keeping` returns.   states: place to the state before the token there, with the rows asked for."""
+
+    last_hidden: Float[Tensor, "batch length d_model"]
+    state: StackState
+    states: dict[int, StackState]
+
+
+def run_keeping(
+    stack: Stack,
+    input_ids: Int[Tensor, "batch length"],
+    state: StackState | None,
+    keep: Mapping[int, Sequence[int]],
+) -> Kept:
+    """As `stack.run` of a causal stack, keeping states on the way; for inference.
+
+    keep: places from 1 to length, and the rows whose state is wanted there.
+    """
+    before = stack.initial_state(len(input_ids)) if state is None else state
+    rows = {place: torch.as_tensor(chosen) for place, chosen in keep.items()}
+    on_device = {place: chosen.to(input_ids.device) for place, chosen in rows.items()}
+    stream = stack.embed(input_ids)
+    after: list[LayerState] = []
+    kept: dict[int, list[LayerState]] = {place: [] for place in keep}
+    for block, layer_state in zip(_blocks(stack), before.layers, strict=True):
+        mixer = block.mixer
+        assert isinstance(mixer, Mamba1)
+        y, new, found = _mix_keeping(mixer, normalized(block.norm, stream), layer_state, on_device, reverse=False)
+        stream = stream + mixer.out_proj(y).to(stream.dtype)
+        after.append(new)
+        for place, one in found.items():
+            kept[place].append(one)
+    states = {place: StackState(tuple(layers), before.positions[rows[place]] + place) for place, layers in kept.items()}
+    read = before.positions + input_ids.shape[1]
+    return Kept(stack.norm_f(stream), StackState(tuple(after), read), states)
+
+
+class _Way(NamedTuple):
+    """One passage through a layer of a stack that reads both ways: a mixer, on one strand, in one direction."""
+
+    mixer: Mamba1
+    strand: int
+    reverse: bool
+
+
+def _ways(mixer: nn.Module) -> tuple[_Way, ...]:
+    if isinstance(mixer, BothStrands):
+        one = mixer.submodule
+        plus = _Way(one.mamba_fwd, 0, False), _Way(one.mamba_rev, 0, True)
+        return *plus, _Way(one.mamba_fwd, 1, True), _Way(one.mamba_rev, 1, False)
+    assert isinstance(mixer, Bidirectional)
+    return _Way(mixer.mamba_fwd, 0, False), _Way(mixer.mamba_rev, 0, True)
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """States of one sequence where stretches of it may begin or end.
+
+    left, right: place to number. layers: for every layer and way, the states of all places of that way's side.
+    """
+
+    left: dict[int, int]
+    right: dict[int, int]
+    layers: tuple[tuple[LayerState, ...], ...]
+    reverse: tuple[bool, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all states."""
+        return sum(one.conv.nbytes + one.scan.nbytes for layer in self.layers for one in layer)
+
+    def between(self, stretches: Sequence[tuple[int, int]]) -> tuple[tuple[LayerState, ...], ...]:
+        """For every layer and way the states that enter the stretches `(first, last)`, one row a stretch.
+
+        Raises: KeyError for a place whose state was not kept.
+        """
+        device = self.layers[0][0].scan.device
+        chosen = {
+            False: torch.tensor([self.left[first] for first, _ in stretches]).to(device),
+            True: torch.tensor([self.right[last] for _, last in stretches]).to(device),
+        }
+        return tuple(
+            tuple(
+                LayerState(one.conv.index_select(0, chosen[reverse]), one.scan.index_select(0, chosen[reverse]))
+                for one, reverse in zip(layer, self.reverse, strict=True)
+            )
+            for layer in self.layers
+        )
+
+
+@torch.inference_mode()
+def sweep(
+    stack: Stack,
+    input_ids: Int[Tensor, "1 length"],
+    left: Iterable[int],
+    right: Iterable[int],
+    *,
+    segment_length: int = SWEEP_SEGMENT,
+) -> Edges:
+    """Read one sequence both ways and keep what `run_between` needs to run stretches of it.
+
+    left, right: places where stretches begin and end, 0 to length. Memory: twice the residual stream, and the states.
+    """
+    length = input_ids.shape[1]
+    places = {False: sorted({*left} - {0}), True: sorted({*right} - {length}, reverse=True)}
+    ways = tuple(_ways(block.mixer) for block in _blocks(stack))
+    stream = stack.embed(input_ids)
+    layers: list[tuple[LayerState, ...]] = []
+    for number, (block, of_layer) in enumerate(zip(_blocks(stack), ways, strict=True)):
+        if stack.config.strand_exchange:
+            stream = exchange_strands(stream)
+        # What the last layer puts out is nobody's input.
+        after = stream.clone() if number + 1 < len(ways) else None
+        layers.append(
+            tuple(_sweep_way(block, way, stream, after, places[way.reverse], segment_length) for way in of_layer)
+        )
+        stream = stream if after is None else after
+    numbers = {reverse: {place: 1 + n for n, place in enumerate(found)} for reverse, found in places.items()}
+    directions = tuple(way.reverse for way in ways[0])
+    return Edges({0: 0, **numbers[False]}, {length: 0, **numbers[True]}, tuple(layers), directions)
+
+
+def _sweep_way(
+    block: Block, way: _Way, stream: Tensor, after: Tensor | None, places: list[int], segment_length: int
+) -> LayerState:
+    """Add what one way through a layer puts out to `after`; the states at no place, then at `places`."""
+    length, rows = stream.shape[1], slice(way.strand, way.strand + 1)
+    starts = range(0, length, segment_length)
+    state, found = _beginning(way.mixer, stream), []
+    found.append(state)
+    for start in reversed(starts) if way.reverse else starts:
+        end = min(start + segment_length, length)
+        inside = [p - start for p in places if (start <= p < end if way.reverse else start < p <= end)]
+        hidden = normalized(block.norm, stream[rows, start:end])
+        y, state, kept = _mix_keeping(way.mixer, hidden, state, dict.fromkeys(inside), reverse=way.reverse)
+        found.extend(kept[place] for place in inside)
+        if after is not None:
+            after[rows, start:end] += way.mixer.out_proj(y).to(after.dtype)
+    return LayerState(torch.cat([one.conv for one in found]), torch.cat([one.scan for one in found]))
+
+
+def _beginning(mixer: Mamba1, stream: Tensor) -> LayerState:
+    """The state of one row before anything was read."""
+    weight = mixer.in_proj.weight
+    channels = mixer.D.shape[0]
+    conv = weight.new_zeros(1, mixer.conv1d.kernel_size[0] - 1, channels)
+    return LayerState(conv, mixer.A_log.new_zeros(1, channels, mixer.d_state, device=stream.device))
+
+
+@torch.inference_mode()
+def run_between(
+    stack: Stack, input_ids: Int[Tensor, "batch length"], states: tuple[tuple[LayerState, ...], ...]
+) -> Float[Tensor, "batch length d_model"]:
+    """The last hidden states, after the final norm, of stretches that are entered with `states` of `Edges.between`."""
+    stream = stack.embed(input_ids)
+    for block, ways in zip(_blocks(stack), states, strict=True):
+        if stack.config.strand_exchange:
+            stream = exchange_strands(stream)
+        stream, _ = block(stream, (ways[:2], ways[2:]) if isinstance(block.mixer, BothStrands) else ways)
+    return stack.outside(stack.norm_f(stream))
+
+
+def _mix_keeping(
+    mixer: Mamba1, hidden: Tensor, state: LayerState, keep: Mapping[int, Tensor | None], *, reverse: bool
+) -> tuple[Tensor, LayerState, dict[int, LayerState]]:
+    """`project` and `mix` of a mixer, with its states at `keep`: of the rows given, or of all.
+
+    The scan alone is cut there; everything else runs over the whole length at once.
+    """
+    x, z = mixer.project(hidden)
+    u, after = mixer.convolve(x, state.conv, reverse=reverse)
+    delta, B, C = mixer.dynamics(u)
+    memory, outputs, kept = state.scan, [], {}
+    for start, end in _pieces(x.shape[1], keep, reverse):
+        inside = (tensor[:, start:end] for tensor in (u, delta, B, C, z))
+        y, memory = mixer.scan(*inside, initial_state=memory, reverse=reverse)
+        outputs.append(y)
+        place = start if reverse else end
+        if place in keep:
+            one = LayerState(_tail(x, state.conv, place, reverse), memory)
+            rows = keep[place]
+            if rows is not None:
+                one = LayerState(one.conv.index_select(0, rows), one.scan.index_select(0, rows))
+            kept[place] = one
+    y = outputs[0] if len(outputs) == 1 else torch.cat(outputs[::-1] if reverse else outputs, dim=1)
+    return y, LayerState(after, memory), kept
+
+
+def _pieces(length: int, cuts: Iterable[int], reverse: bool) -> Iterator[tuple[int, int]]:
+    edges = sorted({0, length, *cuts})
+    pieces = list(pairwise(edges))
+    return reversed(pieces) if reverse else iter(pieces)
+
+
+def _tail(x: Tensor, before: Tensor, place: int, reverse: bool) -> Tensor:
+    """What the convolution has to see again at `place`, oldest first, in memory of its own."""
+    size = before.shape[1]
+    seen = x[:, place : place + size].flip(1) if reverse else x[:, max(0, place - size) : place]
+    return torch.cat([before[:, seen.shape[1] :].to(x.dtype), seen], dim=1)
+
+
+def _blocks(stack: Stack) -> Iterator[Block]:
+    for block in stack.layers:
+        assert isinstance(block, Block)
+        yield block
