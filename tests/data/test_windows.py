@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import genossm.genome
 from genossm.core.errors import ConfigError, IntervalError
 from genossm.data.unknown import UnknownRuns
-from genossm.data.windows import RandomWindows, TiledWindows
+from genossm.data.windows import RandomWindows, TiledWindows, _allowed
 from genossm.genome import Genome
 from genossm.sequence.interval import Interval
 
@@ -142,3 +143,39 @@ def test_impossible_options_are_refused(genome: Genome) -> None:
         RandomWindows(genome, REGIONS, 10, max_n_fraction=1.5)
     with pytest.raises(ConfigError, match="at least 1 base"):
         RandomWindows(genome, REGIONS, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(letters=st.text(alphabet="ACGTNR", min_size=1, max_size=80), data=st.data())
+def test_allowed_starts_are_those_that_counting_allows(
+    letters: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    window = data.draw(st.integers(1, len(letters)))
+    region = Interval("x", data.draw(st.integers(0, len(letters) - window)), len(letters))
+    limit = data.draw(st.integers(0, window))
+    genome = genossm.genome.open(write_fasta(tmp_path_factory.mktemp("allowed") / "x.fa", x=letters))
+    expected = [
+        start
+        for start in range(region.start, len(letters) - window + 1)
+        if sum(letter in "NR" for letter in letters[start : start + window]) <= limit
+    ]
+    ranges = _allowed(genome, region, window, limit)
+    assert [start for first, end in ranges for start in range(first, end)] == expected
+    assert all(left[1] < right[0] for left, right in pairwise(ranges))
+
+
+def test_short_regions_are_left_out_where_asked_for_and_counted(
+    genome: Genome, caplog: pytest.LogCaptureFixture
+) -> None:
+    regions = [Interval("known", 0, 5), *REGIONS, Interval("short", 0, 8)]
+    for kind in (RandomWindows, TiledWindows):
+        with pytest.raises(IntervalError, match=r"leave short regions out \(short_regions: skip\)"):
+            kind(genome, regions, 10)
+        caplog.clear()
+        plan, without = kind(genome, regions, 10, short_regions="skip"), kind(genome, REGIONS, 10)
+        assert "2 of 4 regions are left out, 13 bases: they are shorter than a window of 10" in caplog.text
+        assert [plan.interval(n) for n in range(30)] == [without.interval(n) for n in range(30)]
+        with pytest.raises(IntervalError, match="does not fit: contig short has 8 bases"):
+            kind(genome, [Interval("short", 0, 8)], 10, short_regions="skip")
+    with pytest.raises(ConfigError, match="short_regions is 'pda'; wanted one of raise, skip"):
+        RandomWindows(genome, REGIONS, 10, short_regions="pda")  # type: ignore[arg-type]
