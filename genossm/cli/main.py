@@ -17,6 +17,7 @@ COMMANDS: Commands = {
     "convert": ("genossm.cli.convert", "Import another author's Mamba checkpoint as a genossm model directory."),
     "evaluate": ("genossm.cli.evaluate", "Measure bits per base, or scores against allele frequency."),
     "genome": ("genossm.cli.genome", "Build and inspect genome stores."),
+    "ism": ("genossm.cli.ism", "Score every substitution of a region: a table, a heat map, a logo."),
     "report": ("genossm.cli.report", "Write a self-contained HTML page from results."),
     "score": ("genossm.cli.score", "Score the variants of a VCF or BCF file."),
     "score-table": ("genossm.cli.score_table", "Score the variants of a CSV, TSV or Parquet table."),

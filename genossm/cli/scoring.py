@@ -76,21 +76,23 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None] | None]:
-    """A line on stderr with count and rate, and the time left where a total is known, if that is a terminal."""
+def counting(what: str) -> Iterator[Callable[..., None] | None]:
+    """A function of how many are done, and of how many in all where that is known: a line on stderr with the rate, and
+    the time left, if that is a terminal.
+    """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
     text = TextColumn("{task.completed:,.0f} " + what + ", {task.fields[rate]:,.0f}/s")
-    ends = (BarColumn(), text, TimeRemainingColumn()) if total else (SpinnerColumn(), text, TimeElapsedColumn())
-    with Progress(*ends, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total, rate=0.0)
+    columns = (BarColumn(), text, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, rate=0.0)
 
-        def update(done: int) -> None:
-            bar.update(task, completed=done, rate=done / (bar.tasks[0].elapsed or 1.0))
+        def update(done: int, total: int | None = None) -> None:
+            bar.update(task, completed=done, total=total, rate=done / (bar.tasks[0].elapsed or 1.0))
 
         yield update

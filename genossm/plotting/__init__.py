@@ -1,7 +1,7 @@
 """Pictures from arrays: each function takes numbers and returns a matplotlib Figure. Needs the extra `plot`."""
 
 from genossm.plotting.bases import bits_along_region, bits_comparison
-from genossm.plotting.figures import to_png, to_svg
+from genossm.plotting.figures import save_figure, to_png, to_svg
 from genossm.plotting.logo import information_content, sequence_logo
 from genossm.plotting.saturation import saturation_map
 from genossm.plotting.training import learning_curve
@@ -14,6 +14,7 @@ __all__ = [
     "learning_curve",
     "roc_curves",
     "saturation_map",
+    "save_figure",
     "scores_by_frequency",
     "sequence_logo",
     "to_png",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genossm.core.atomic import atomic_file
 from genossm.core.errors import GenossmError
 
 if TYPE_CHECKING:
@@ -55,6 +57,17 @@ def to_png(figure: Figure, *, dots_per_inch: int = 150) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dots_per_inch)
     return buffer.getvalue()
+
+
+def save_figure(figure: Figure, path: Path, *, force: bool = False, dots_per_inch: int = 150) -> None:
+    """Write a PNG, SVG or PDF file, by the name's end, whole or not at all; the same figure gives the same bytes.
+
+    Raises: OutputExistsError without `force`.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    dates = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
+    with atomic_file(path, force=force) as temporary:
+        figure.savefig(temporary, format=kind, dpi=dots_per_inch, metadata=dates.get(kind))
 
 
 def _escape(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,14 @@ from jaxtyping import Float, Int
 
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.sequence import Interval, Variant, reverse_complement
-from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON
-from genossm.variants.scorer import score
+from genossm.sequence import Interval, reverse_complement
+from genossm.variants.locate import Allele, ScoredAllele
+from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, ScoringOptions
+from genossm.variants.scorer import Scorer
 
 _BASES = "ACGT"
+_PIECE = 2048
+_PIECES_A_WINDOW = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,17 @@ class Saturation:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some bases of a region on the plus strand.   letters, pos1: of each.   scored: of each, what putting A, C, G, T
+    there scores; the letter itself scores 0, and next to a letter that is no base nothing has a score.
+    """
+
+    letters: str
+    pos1: Int[np.ndarray, " length"]
+    scored: list[list[ScoredAllele]]
+
+
 def saturation(
     model: SequenceModel,
     genome: Genome,
@@ -78,41 +92,42 @@ def saturation(
     >>> saturation(model, genome, Interval.parse("20:1000201-1000210"), context=64).scores.shape
     (10, 4)
     """
+    scorer = Scorer(model, genome, ScoringOptions(context, horizon, both_strands), batch_size=batch_size)
+    return whole_map(interval, saturation_pieces(scorer, interval), strands=len(scorer.options.strands))
+
+
+def saturation_pieces(scorer: Scorer, interval: Interval) -> Iterator[Piece]:
+    """The substitutions of a region piece by piece, from its start to its end: memory does not grow with the region.
+
+    Raises: ContigNotFoundError; IntervalError if it leaves the contig; what `score` raises.
+    """
+    genome, contig = scorer.genome, interval.contig
+    letters = genome.fetch(Interval(contig, interval.start, interval.end)).decode("ascii")
+    length, size = genome.length(contig), piece_length(scorer.options.context)
+    for first in range(0, len(letters), size):
+        part = letters[first : first + size]
+        pos1 = (interval.start + first + np.arange(len(part))) % length + 1
+        alleles = (Allele(contig, int(place), letter, base) for place, letter in zip(pos1, part) for base in _BASES)
+        scored = scorer.score([scorer.locate(one) for one in alleles])
+        yield Piece(part, pos1, [scored[row : row + 4] for row in range(0, len(scored), 4)])
+
+
+def piece_length(context: int) -> int:
+    """Bases of a piece. A window is run again for every piece in it, which costs little next to the substitutions of
+    so many bases, three alternatives each.
+    """
+    return max(_PIECE, context // _PIECES_A_WINDOW)
+
+
+def whole_map(interval: Interval, pieces: Iterable[Piece], *, strands: int) -> Saturation:
+    """The map of a region from its pieces, in the reading direction of the interval's strand.   strands: read."""
     plus = Interval(interval.contig, interval.start, interval.end)
-    letters = genome.fetch(plus).decode("ascii")
-    starts = np.arange(interval.start, interval.end)
-    pos1 = starts % genome.length(interval.contig) + 1
-    places = [(row, column) for row, letter in enumerate(letters) for column in _replacements(letter)]
-    variants = (Variant(plus.contig, int(pos1[row]), letters[row], _BASES[column]) for row, column in places)
-    scored = score(
-        model,
-        genome,
-        variants,
-        context=context,
-        horizon=horizon,
-        both_strands=both_strands,
-        batch_size=batch_size,
-    )
-    found = np.array([one.strand_scores for one in scored], dtype=np.float64)
-    strand_scores = _as_maps(letters, places, found)
-    result = Saturation(plus, letters, pos1, strand_scores.mean(axis=0), strand_scores)
+    letters, pos1, found = "", [], []
+    for piece in pieces:
+        letters += piece.letters
+        pos1.append(piece.pos1)
+        unknown = (np.nan,) * strands
+        found.append([[one.strand_scores or unknown for one in row] for row in piece.scored])
+    strand_scores = np.moveaxis(np.concatenate(found).astype(np.float64), 2, 0)
+    result = Saturation(plus, letters, np.concatenate(pos1), strand_scores.mean(axis=0), strand_scores)
     return result.reverse_complement() if interval.strand == "-" else result
-
-
-def _replacements(letter: str) -> Iterator[int]:
-    """Columns of the letters that can stand in place of a reference letter; none if it is no A, C, G or T."""
-    if letter in _BASES:
-        yield from (column for column, base in enumerate(_BASES) if base != letter)
-
-
-def _as_maps(
-    letters: str, places: list[tuple[int, int]], found: Float[np.ndarray, "substitutions strands"]
-) -> Float[np.ndarray, "strands length 4"]:
-    strands = found.shape[1] if found.ndim == 2 else 1
-    maps = np.full((strands, len(letters), len(_BASES)), np.nan)
-    known = np.array([letter in _BASES for letter in letters])
-    maps[:, known] = 0.0
-    if places:
-        rows, columns = np.array(places).T
-        maps[:, rows, columns] = found.T
-    return maps
