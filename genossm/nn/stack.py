@@ -92,6 +92,11 @@ class Stack(nn.Module):
         self.norm_f = build_norm(config)
         self._initialize()
 
+    def recompute(self, level: Recompute | Literal["auto"]) -> None:
+        """Set what every block makes again in the backward pass, see `Block`; names and numbers stay the same."""
+        for block in self.layers:
+            block.recompute = level  # pyright: ignore[reportAttributeAccessIssue]
+
     def forward(
         self, input_ids: Int[Tensor, "batch length"], state: StackState | None = None
     ) -> Float[Tensor, "batch length d_model"]:

@@ -72,8 +72,12 @@ class RunConfig:
     max_minutes: stop after so much time, wherever the run stands.
     precision: "32", "bf16" (autocast), or "auto": bf16 on a GPU that has it, else 32.
     gradient_clip: largest norm of all gradients together; null for none.
+    recompute: what the backward pass makes again instead of keeping it: "nothing", "cheap" (norms, convolutions),
+        "projections" (the least memory), or "auto": cheap for long windows. The numbers stay the same.
     accelerator, devices: as Lightning names them.
     validate_every, checkpoint_every, log_every: steps.
+    watch_every: steps between measurements of gradient norms by block and of states, which go to watch.csv and are
+        warned of when they grow; null for none.
     """
 
     max_steps: int | None = None
@@ -87,12 +91,14 @@ class RunConfig:
     validate_every: int = 500
     checkpoint_every: int = 500
     log_every: int = 10
+    watch_every: int | None = 20
+    recompute: Literal["auto", "nothing", "cheap", "projections"] = "auto"
 
     def __post_init__(self) -> None:
         require_positive(
             self,
             *("max_steps", "max_tokens", "max_minutes", "gradient_clip"),
-            *("devices", "validate_every", "checkpoint_every", "log_every"),
+            *("devices", "validate_every", "checkpoint_every", "log_every", "watch_every"),
         )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; wanted a whole number from 0 to 4294967295.")
@@ -104,7 +110,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """directory: holds config.yaml, metrics.csv, checkpoints/ and, once the run is whole, the model in model/."""
+    """directory: holds config.yaml, metrics.csv, watch.csv, checkpoints/ and, once the run is whole, the model."""
 
     directory: Path
 

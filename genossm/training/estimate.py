@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from genossm.models import SequenceModel
 from genossm.models.memory import available_bytes
 from genossm.nn import StackConfig
+from genossm.nn.recompute import Recompute
 from genossm.training.config import TrainConfig
 
 # AdamW keeps two averages a weight, and works on all weights at once with a few temporary copies.
@@ -108,7 +109,7 @@ def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryE
     dtype = torch.bfloat16 if bf16 else None
     found = []
     for where, (batch, window) in _steps(config).items():
-        step = measure_step(config.stack_config(), batch, window, device, dtype)
+        step = measure_step(config.stack_config(), batch, window, device, dtype, config.run.recompute)
         optimizer = _OPTIMIZER_COPIES * step.parameters
         update = (1 + _UPDATE_COPIES) * step.parameters
         peak = step.parameters + optimizer + max(step.peak, update)
@@ -140,15 +141,21 @@ class StepMemory:
 
 
 def measure_step(
-    config: StackConfig, batch: int, window: int, device: torch.device, autocast: torch.dtype | None = None
+    config: StackConfig,
+    batch: int,
+    window: int,
+    device: torch.device,
+    autocast: torch.dtype | None = None,
+    recompute: Recompute | Literal["auto"] = "auto",
 ) -> StepMemory:
     """Run forward and backward of one batch without memory, counting what would live.
 
-    autocast: the dtype of mixed precision, None for float32 throughout.
+    autocast: the dtype of mixed precision, None for float32 throughout.   recompute: as in `run` of a configuration.
     """
     with FakeTensorMode():
         with device:
             model = SequenceModel(config)
+        model.backbone.recompute(recompute)
         parameters = sum(weight.numel() * weight.element_size() for weight in model.parameters())
         with _LiveStorages() as live:
             ids = torch.zeros(batch, window, dtype=torch.uint8, device=device)

@@ -16,7 +16,8 @@ LAST = "last.ckpt"
 _FREE = (
     *("genome.path", "splits.test", "data.workers", "data.validation_batch", "output.directory", "model.backend"),
     *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices"),
-    *("run.validate_every", "run.checkpoint_every", "run.log_every"),
+    *("run.validate_every", "run.checkpoint_every", "run.log_every", "run.recompute"),
+    *("run.watch_every",),
 )
 
 

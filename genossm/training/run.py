@@ -52,6 +52,7 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
         windows = plan_windows(config, genome)
         torch.manual_seed(config.run.seed)
         model = SequenceModel(config.stack_config())
+        model.backbone.recompute(config.run.recompute)
         from genossm.training.fit import fit
 
         _prepare_directory(directory, config, keep=resume)

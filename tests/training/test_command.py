@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from genossm.cli.main import run
+from genossm.nn.stack import Stack
 from genossm.training.config import load_train_config
 
 ROOT = Path(__file__).parents[2]
@@ -160,3 +161,21 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
     config = load_train_config(path)
     assert config.total_steps is not None
     assert config.splits.regions("test")
+
+
+def test_what_is_recomputed_changes_no_number(human: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(human)
+    levels: list[str] = []
+    usual = Stack.recompute
+    monkeypatch.setattr(Stack, "recompute", lambda self, level: (levels.append(level), usual(self, level))[1])
+    figures = []
+    for level in ("projections", "nothing"):
+        folder = f"out/{level}"
+        options = ["run.max_steps=3", "run.log_every=1", f"run.recompute={level}", f"output.directory={folder}"]
+        with pytest.raises(SystemExit):
+            run(["train", "--config", "run.yaml", *(word for option in options for word in ("--set", option))])
+        with open(f"{folder}/metrics.csv", newline="") as handle:
+            figures.append([row["train_bits_per_base"] for row in csv.DictReader(handle)])
+    assert levels == ["projections", "nothing"]
+    assert len(figures[0]) >= 3
+    assert figures[0] == figures[1]

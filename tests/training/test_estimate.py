@@ -76,6 +76,16 @@ def test_counts_parameters_and_what_the_forward_pass_keeps() -> None:
     assert found.activations / 2 < mixed.activations < found.activations
 
 
+def test_what_is_recomputed_is_not_kept() -> None:
+    config = StackConfig(64, 4)
+    kept = {
+        level: measure_step(config, 2, 1 << 16, CPU, recompute=level).activations
+        for level in ("nothing", "cheap", "projections", "auto")
+    }
+    assert kept["projections"] < 0.6 * kept["nothing"]
+    assert kept["projections"] < kept["cheap"] == kept["auto"] < 0.9 * kept["nothing"]
+
+
 def test_the_command_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(
