@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from genossm.inference.embedding import mean_hidden_states
 from genossm.inference.masked import masked_log_probabilities, require_masked
+from genossm.inference.neighbourhood import boundary_states, masked_log_probabilities_between
 from genossm.inference.prefix import Branches, PrefixPass, continuation_log_probabilities, prefix_pass
 from genossm.inference.probabilities import log_probabilities, token_log_probabilities
 from genossm.inference.strands import both_strand_log_probabilities
@@ -15,9 +16,11 @@ __all__ = [
     "PrefixPass",
     "Segment",
     "both_strand_log_probabilities",
+    "boundary_states",
     "continuation_log_probabilities",
     "log_probabilities",
     "masked_log_probabilities",
+    "masked_log_probabilities_between",
     "mean_hidden_states",
     "prefix_pass",
     "require_causal",

@@ -70,6 +70,21 @@ def require_memory(config: StackConfig, batch: int, length: int, like: Tensor, *
     )
 
 
+def require_sweep_memory(config: StackConfig, length: int, segment_length: int, like: Tensor) -> None:
+    """Raise MemoryEstimateError if a layer-by-layer pass over one window cannot fit on the device of `like`."""
+    size = torch.finfo(like.dtype).bits // 8
+    stream = config.d_model * (max(size, 4) if config.residual_in_fp32 else size)
+    segment = inference_bytes(config, 1, min(length, segment_length), element_size=size)
+    needed = 2 * length * stream + segment
+    available = available_bytes(like.device) if needed >= _SMALL else None
+    if available is not None and needed > available:
+        fits = max(1, int((available - segment) / (2 * stream) * 0.9))
+        raise MemoryEstimateError(
+            f"A pass both ways over {length:,} tokens needs about {_readable(needed)} and {like.device} has "
+            f"{_readable(available)} free. Take a window of at most {fits:,} tokens."
+        )
+
+
 def _readable(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 

@@ -31,6 +31,7 @@ class Tag:
 class Method:
     """label: the name as a header gives it.   objectives: of models that give it.
     facts: what a header says of it beside its tags, by name.   has_horizon: whether `horizon` means anything to it.
+    has_neighbourhood: whether it reads neighbourhoods of what changes in place of long windows.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Method:
     tags: tuple[Tag, ...]
     facts: dict[str, str] = field(hash=False)
     has_horizon: bool = False
+    has_neighbourhood: bool = False
 
 
 def _ratio(kind: str) -> Tag:
@@ -68,6 +70,7 @@ MLM = Method(
         "masked": "substitutions: all REF positions in one pass; changes of length: on either haplotype the "
         f"{MASKED_FLANK} bases on either side of all equivalent placements, one a pass",
     },
+    has_neighbourhood=True,
 )
 EMBEDDING = Method(
     "embedding",

@@ -10,6 +10,9 @@ from genossm.variants.methods import METHODS, methods_for, parse_methods
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_HORIZON = 512
+DEFAULT_NEIGHBOURHOOD = 1024
+NEIGHBOURHOOD_GRID = 256
+"""Neighbourhoods begin and end on this grid, counted from a window's start: so neighbours share their states."""
 
 Strand = Literal["+", "-"]
 
@@ -21,6 +24,8 @@ class ScoringOptions:
     context: bases of a window, a multiple of 4.   horizon: letters that a causal model compares from the first
     difference on, at most context / 4; None is context / 4; other methods have none.   both_strands: the mean of both
     strands instead of the plus strand alone.   methods: by name; empty for that of the model's own objective.
+    neighbourhood: bases on either side of what changes that a masked model reads anew, in windows that are much longer;
+    the rest is known from one pass over the reference.   exact: it reads all of every window anew.
     Raises: UsageError for values out of range.
     """
 
@@ -28,12 +33,16 @@ class ScoringOptions:
     horizon: int | None = DEFAULT_HORIZON
     both_strands: bool = False
     methods: tuple[str, ...] = ()
+    neighbourhood: int = DEFAULT_NEIGHBOURHOOD
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.context < 8 or self.context % 4:
             raise UsageError(f"A context of {self.context} bases is not possible; wanted a multiple of 4, at least 8.")
         if self.horizon is not None and self.horizon < 1:
             raise UsageError(f"A horizon of {self.horizon} letters is not possible; wanted at least 1, or full.")
+        if self.neighbourhood < 1:
+            raise UsageError(f"A neighbourhood of {self.neighbourhood} bases is not possible; wanted at least 1.")
         object.__setattr__(self, "methods", parse_methods(self.methods))
 
     @property
@@ -51,6 +60,18 @@ class ScoringOptions:
         """Whether one of the methods looks at the horizon."""
         return any(METHODS[name].has_horizon for name in self.methods)
 
+    @property
+    def has_neighbourhood(self) -> bool:
+        """Whether one of the methods reads windows of a whole context as a reference and neighbourhoods."""
+        return self.splits(self.context) and any(METHODS[name].has_neighbourhood for name in self.methods)
+
+    def splits(self, window: int) -> bool:
+        """Whether a window of that length is long enough for neighbourhoods to be worth a pass over the reference.
+
+        The rule looks at the window alone: what else a file asks in it may not decide how an allele is scored.
+        """
+        return not self.exact and window >= 4 * (2 * self.neighbourhood + NEIGHBOURHOOD_GRID)
+
     def of_model(self, objective: str, *, equivariant: bool) -> ScoringOptions:
         """The same with the methods named; a model that reads both strands alike always gives both.
 
@@ -61,11 +82,13 @@ class ScoringOptions:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: methods by name, and the horizon only where there is one."""
+        """For JSON: methods by name, and horizon and neighbourhood only where there is one."""
         horizon = {"horizon": self.longest} if self.has_horizon else {}
+        neighbourhood = {"neighbourhood": self.neighbourhood} if self.has_neighbourhood else {}
         return {
             "methods": list(self.methods),
             "context": self.context,
             **horizon,
+            **neighbourhood,
             "both_strands": self.both_strands,
         }

@@ -33,10 +33,16 @@ class Haplotype:
     def __len__(self) -> int:
         return self.end - self.start - (self.last - self.first) + len(self.letters)
 
-    def read(self, source: Letters) -> bytes:
-        """All its letters on the plus strand."""
-        before = source.wrapped(self.contig, self.start, self.start + self.first)
-        return before + self.letters + source.wrapped(self.contig, self.start + self.last, self.end)
+    def read(self, source: Letters, first: int = 0, last: int | None = None) -> bytes:
+        """Its letters `first` to `last`, or to the end, on the plus strand."""
+        last = len(self) if last is None else last
+        # From here on the reference's letters stand `longer` further on.
+        behind = self.first + len(self.letters)
+        longer = behind - self.last
+        before = source.wrapped(self.contig, self.start + first, self.start + min(last, self.first))
+        between = self.letters[max(0, first - self.first) : max(0, last - self.first)]
+        after = max(first, behind) - longer
+        return before + between + source.wrapped(self.contig, self.start + after, self.start + last - longer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +132,16 @@ def masked_terms(placement: Placement, context: int, strand: Strand, source: Let
 
 
 def _around(haplotype: Haplotype, start: int, end: int, sign: float, strand: Strand, source: Letters) -> list[Term]:
-    letters = haplotype.read(source)
-    places = (*range(max(0, start - MASKED_FLANK), start), *range(end, min(end + MASKED_FLANK, len(letters))))
+    sides = (max(0, start - MASKED_FLANK), start), (end, min(end + MASKED_FLANK, len(haplotype)))
+    letters = {
+        first + number: letter
+        for first, last in sides
+        for number, letter in enumerate(haplotype.read(source, first, last))
+    }
     return [
-        Term(Probe(haplotype, strand, place, place + 1), letters[place : place + 1], sign)
-        for place in places
-        if letters[place] in b"ACGT"
+        Term(Probe(haplotype, strand, place, place + 1), bytes([letter]), sign)
+        for place, letter in letters.items()
+        if letter in b"ACGT"
     ]
 
 
