@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_a_number_gives_one_window_whoever_asks_and_when(
     kind: type[RandomWindows] | type[TiledWindows], genome: Genome
 ) -> None:
     def make(seed: int) -> list[Interval]:
-        extra = {"shuffle": True} if kind is TiledWindows else {}
+        extra: dict[str, Any] = {"shuffle": True} if kind is TiledWindows else {}
         plan = kind(genome, REGIONS, 10, seed=seed, reverse_complement=True, max_n_fraction=1.0, **extra)
         order = np.random.default_rng().permutation(200)
         found = {int(n): plan.interval(int(n)) for n in order}
