@@ -27,7 +27,7 @@ class Status(StrEnum):
 
 STATUS_MEANINGS: dict[Status, str] = {
     Status.NO_ALT: "the record has no ALT allele",
-    Status.SYMBOLIC: "a symbolic allele in angle brackets",
+    Status.SYMBOLIC: "a symbolic allele, a name in angle brackets",
     Status.BREAKEND: "a breakend of a rearrangement",
     Status.STAR_ALLELE: "the allele *, removed by a deletion further up",
     Status.NON_ACGT: "a letter other than A, C, G, T in REF or in this ALT",
@@ -46,10 +46,12 @@ def written_status(ref: str, alt: str | None) -> Status | None:
     """
     if alt is None:
         return Status.NO_ALT
-    if alt.startswith("<"):
+    brackets = "[" in alt or "]" in alt
+    # Also an assembled contig inserted by name, "G<ctg1>"; joined to one ("G[<ctg1>:7[") is a breakend.
+    if alt.startswith("<") or ("<" in alt and not brackets):
         return Status.SYMBOLIC
     # Single breakends ("G.", ".G") name no mate.
-    if "[" in alt or "]" in alt or (len(alt) > 1 and "." in (alt[0], alt[-1])):
+    if brackets or (len(alt) > 1 and "." in (alt[0], alt[-1])):
         return Status.BREAKEND
     if alt == "*":
         return Status.STAR_ALLELE

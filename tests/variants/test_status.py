@@ -25,6 +25,8 @@ def scorer(model: SequenceModel, make_genome) -> Scorer:
         ("chr1", 1, "A", "<NON_REF>", "SYMBOLIC"),
         ("chr1", 1, "A", "<*>", "SYMBOLIC"),
         ("nowhere", 9, "N", "<DUP:TANDEM>", "SYMBOLIC"),
+        ("chr1", 1, "A", "A<ctg1>", "SYMBOLIC"),
+        ("chr1", 1, "A", "A[<ctg1>:7[", "BREAKEND"),
         ("chr1", 1, "A", "A[2:321[", "BREAKEND"),
         ("chr1", 1, "A", "]13:123456]T", "BREAKEND"),
         ("chr1", 1, "N", ".G", "BREAKEND"),
