@@ -15,6 +15,7 @@ from genossm.nn.neighbours import Neighbours
 from genossm.nn.norm import at_least_float32
 from genossm.nn.recompute import forgettable
 from genossm.nn.state import LayerState
+from genossm.nn.watching import notice_state
 from genossm_kernels import causal_conv1d, selective_scan
 
 
@@ -84,6 +85,7 @@ class Mamba1(nn.Module):
         u, tail = self.convolve(x, None if state is None else state.conv, reverse=reverse)
         delta, B, C = self.dynamics(u)
         y, memory = self.scan(u, delta, B, C, z, None if state is None else state.scan, reverse=reverse)
+        notice_state(self, memory)
         return y, LayerState(tail, memory)
 
     def _mix_part(

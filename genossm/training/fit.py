@@ -23,6 +23,7 @@ from genossm.training.config import TrainConfig
 from genossm.training.metrics import MetricsLog
 from genossm.training.module import LanguageModelTraining
 from genossm.training.progress import ProgressLines
+from genossm.training.watchers.watch import Watch
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from genossm.genome import Genome
 else:
     Callback = require_lightning().Callback
+
+
+WATCH = "watch.csv"
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,9 @@ def fit(
     log = MetricsLog(metrics, lengths=lengths, every=config.run.log_every, total_steps=config.total_steps)
     kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)
     lines = ProgressLines(config.total_steps, lengths=lengths, unit=config.unit, clock=log)
+    watchers = [] if config.run.watch_every is None else [Watch(metrics.with_name(WATCH), every=config.run.watch_every)]
     with _quiet_lightning():
-        trainer = build_trainer(config, [log, kept, lines])
+        trainer = build_trainer(config, [log, *watchers, kept, lines])
         trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
         seconds = log.seconds
         if kept.validated_step != trainer.global_step:
@@ -102,6 +107,8 @@ def build_trainer(config: TrainConfig, callbacks: list[Callback]) -> Trainer:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=callbacks,
+        # Lightning tells its profiler, and nobody else, when it asks the loader for a batch.
+        profiler=next((callback.pace.waiting for callback in callbacks if isinstance(callback, MetricsLog)), None),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

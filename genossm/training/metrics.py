@@ -3,9 +3,6 @@
 # ruff: noqa: ARG002  (hooks have the signatures that Lightning calls)
 from __future__ import annotations
 
-import csv
-import math
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genossm.core.atomic import atomic_file
 from genossm.data.lengths import Lengths
 from genossm.data.lightning import require_lightning
 from genossm.training.module import as_training
+from genossm.training.step_table import StepTable
 from genossm.training.watchers.pace import Pace
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ COLUMNS = (
 
 
 class MetricsLog(Callback):
-    """Writes `path`; also keeps the run's clock, which a checkpoint carries over an interruption.
+    """Writes the file at `path`; also keeps the run's clock, which a checkpoint carries over an interruption.
 
     lengths: what each step reads.   every: steps between training rows, whose bits and norm are means since the last
     one; the end of a stage has a row of its own, so that no mean is over two window lengths.
@@ -42,7 +39,8 @@ class MetricsLog(Callback):
     """
 
     def __init__(self, path: Path, *, lengths: Lengths, every: int, total_steps: int | None = None) -> None:
-        self.path, self.lengths, self.every, self.total_steps = path, lengths, every, total_steps
+        self.lengths, self.every, self.total_steps = lengths, every, total_steps
+        self._table = StepTable(path, COLUMNS)
         self.pace = Pace()
         self.seconds_before = 0.0
         self._started = time.monotonic()
@@ -65,14 +63,10 @@ class MetricsLog(Callback):
         if "pace" in state_dict:  # checkpoints of earlier versions have none
             self.pace.load_state_dict(state_dict["pace"])
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Lightning tells its profiler, and nobody else, when it asks the loader for a batch.
-        trainer.profiler = self.pace.waiting
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
         if trainer.is_global_zero:
-            _keep_rows(self.path, trainer.global_step)
+            self._table.start(trainer.global_step)
         self.pace.begin()
 
     def on_train_batch_end(
@@ -128,30 +122,4 @@ class MetricsLog(Callback):
             "window": self.lengths.at(max(0, step - 1)).window,
         }
         row = {**counted, "seconds": self.seconds, **values}
-        with open(self.path, "a", newline="") as handle:
-            csv.writer(handle).writerow([_text(row.get(column)) for column in COLUMNS])
-
-
-def _keep_rows(path: Path, last_step: int) -> None:
-    """Start the file, or cut what a broken run wrote after the checkpoint that is resumed from."""
-    rows: list[list[str]] = []
-    if path.exists():
-        with open(path, newline="") as handle:
-            reader = csv.reader(handle)
-            header = next(reader, [])
-            # A row that was cut off when the run died is shorter. An earlier version wrote fewer columns.
-            found = [dict(zip(header, row)) for row in reader if len(row) == len(header) and row[0].isdigit()]
-        rows = [[row.get(column, "") for column in COLUMNS] for row in found]
-    kept = [row for row in rows if int(row[0]) <= last_step]
-    with atomic_file(path, force=True) as temporary, open(temporary, "w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(COLUMNS)
-        writer.writerows(kept)
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _text(value: float | None) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+        self._table.append(row)

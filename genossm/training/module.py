@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from genossm.data.batch import IGNORE, Batch
 from genossm.data.lightning import require_lightning
+from genossm.nn.watching import watching_states
+from genossm.sequence.interval import Interval
 from genossm.training.config import OptimizerConfig, ScheduleConfig
 from genossm.training.numerics import non_finite_message
 from genossm.training.optim import build_optimizer, schedule_factor
+from genossm.training.watchers.measures import Measures
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -53,7 +57,8 @@ class LanguageModelTraining(LightningModule):
     micro_batch: windows in one pass; a batch of more is read in parts, whose gradients add up to the whole batch's,
     each target base counting alike. None: the batch in one pass. A function of the step's number, where it changes.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
-    validation.
+    validation, `last_intervals` for what a step read. Who sets `measures` before a step finds its figures in `measured`
+    after it, without another transfer from the GPU.
     Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
     """
 
@@ -72,9 +77,17 @@ class LanguageModelTraining(LightningModule):
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.total_steps, self.gradient_clip = total_steps, gradient_clip
         self.last_bits = self.last_norm = self.last_rate = self.validation_bits = float("nan")
+        self.measures: Measures | None = None
+        self.measured: dict[str, float] = {}
+        self._states: dict[nn.Module, list[Tensor]] = {}
         self._loss = torch.zeros(())
         self._batch: Batch | None = None
         self._validation_sums = torch.zeros(2, dtype=torch.float64)
+
+    @property
+    def last_intervals(self) -> tuple[Interval, ...]:
+        """Where the windows of the step under way, or just done, stand on the genome."""
+        return () if self._batch is None else self._batch.intervals
 
     def nats(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         """Sum of −ln p over a batch's target bases, and their number."""
@@ -95,7 +108,8 @@ class LanguageModelTraining(LightningModule):
             with torch.autocast(count.device.type, enabled=False):
                 loss.backward()
             done += loss.detach()
-        loss = self.nats(last)[0] / count
+        with watching_states() if self.measures else nullcontext({}) as self._states:
+            loss = self.nats(last)[0] / count
         self._loss = done + loss.detach()
         return loss
 
@@ -111,12 +125,16 @@ class LanguageModelTraining(LightningModule):
         """Check loss and gradients, then clip; Lightning calls this once a step, just before the update."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        # One transfer for both numbers: each would make a GPU wait.
-        loss, total = torch.stack([self._loss.float(), norm.float()]).tolist()
+        figures = torch.stack([self._loss.float(), norm.float()])
+        names = self.measures.names if self.measures else ()
+        if self.measures:
+            figures = torch.cat([figures, self.measures.of_step(self._states, figures.device)])
+        # One transfer for all numbers: each would make a GPU wait.
+        loss, total, *measured = figures.tolist()
+        self.measured = dict(zip(names, measured))
         if not (math.isfinite(loss) and math.isfinite(total)):
             groups = optimizer.param_groups
-            intervals = self._batch.intervals if self._batch else ()
-            raise NumericsError(non_finite_message(self.global_step, loss, groups, intervals))
+            raise NumericsError(non_finite_message(self.global_step, loss, groups, self.last_intervals))
         if self.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
         self.last_bits, self.last_norm, self.last_rate = bits(loss), total, optimizer.param_groups[0]["lr"]
