@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shlex
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from click.core import ParameterSource
 
+from genossm.cli.scoring import counting, scoring_options
 
-def _horizon(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:  # noqa: ARG001
-    if value == "full":
-        return None
-    if not (value.isascii() and value.isdigit()):
-        raise click.BadParameter(f"{value!r}: wanted a number of letters or `full`.")
-    return int(value)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A line with count and rate on stderr while it lasts, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    text = TextColumn("{task.fields[records]:,} records, {task.completed:,} haplotypes, {task.fields[rate]:,.0f}/s")
-    with Progress(SpinnerColumn(), text, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("scoring", total=None, records=0, rate=0.0)
-
-        def update(records: int, haplotypes: int) -> None:
-            seconds = bar.tasks[0].elapsed or 1.0
-            bar.update(task, completed=haplotypes, records=records, rate=haplotypes / seconds)
-
-        yield update
+if TYPE_CHECKING:
+    from genossm.variants.opening import Request
 
 
 class _ScoreOrMerge(click.Command):
@@ -48,7 +25,29 @@ class _ScoreOrMerge(click.Command):
     ) -> click.Context:
         if args[:1] == ["merge"]:
             return merge_command.make_context(f"{info_name} merge", args[1:], parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
+        typed = tuple(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[__name__] = typed
+        return context
+
+
+@contextmanager
+def _resumable(output: str) -> Iterator[None]:
+    """Says, when a run stops early, how to go on; Ctrl-C ends with exit code 130."""
+    context = click.get_current_context()
+    try:
+        yield
+    except BaseException as stop:
+        from genossm.variants.journal import read_journal
+
+        left = None if output == "-" else read_journal(output)
+        if left is not None and left.blocks:
+            typed = [word for word in context.meta[__name__] if word not in ("--resume", "--force")]
+            command = shlex.join([*context.command_path.split(), "--resume", *typed])
+            click.echo(f"genossm score: {left.records:,} records are finished. To go on: {command}", err=True)
+        if isinstance(stop, KeyboardInterrupt):
+            sys.exit(130)
+        raise
 
 
 @click.command()
@@ -72,8 +71,7 @@ def merge_command(
 
 @click.command(cls=_ScoreOrMerge)
 @click.argument("vcf", required=False, metavar="[IN.vcf|IN.vcf.gz|IN.bcf|-]")
-@click.option("-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip) or store.")
-@click.option("-m", "--model", required=True, metavar="MODEL", help="Model directory, or Hub id.")
+@scoring_options
 @click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
 @click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
 @click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
@@ -87,18 +85,6 @@ def merge_command(
 )
 @click.option("--variant", "variants", multiple=True, metavar="20:123:A>G", help="Score this one; may be repeated.")
 @click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    metavar="llr|mlm|embedding",
-    help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
-)
-@click.option("--context", default=8192, show_default=True, type=int, help="Bases of the window around an allele.")
-@click.option(
-    "--horizon", default="512", show_default=True, callback=_horizon, help="Letters that llr compares; or full."
-)
-@click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone.")
-@click.option(
     "--check-ref",
     default="w",
     show_default=True,
@@ -109,32 +95,23 @@ def merge_command(
     "--skipped", type=click.Path(path_type=Path), metavar="FILE", help="VCF or BCF file for what --check-ref x moves."
 )
 @click.option("--shard", metavar="I/N", help="Piece I of N of the file alone; `genossm score merge` joins them.")
-@click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--resume", is_flag=True, help="Go on from what an interrupted run has left in OUT.journal.")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
 @click.option("--max-skip-frac", type=float, metavar="F", help="Exit code 3 if a larger share has no score.")
 @click.option("--force", is_flag=True, help="Replace the output, and scores that the input holds already.")
-@click.pass_context
 def command(
-    ctx: click.Context,
     vcf: str | None,
-    reference: str,
-    model: str,
+    request: Request,
     output: str,
     output_type: Literal["v", "z", "b"] | None,
     write_index: bool,
     regions: tuple[str, ...],
     regions_file: Path | None,
     variants: tuple[str, ...],
-    methods: tuple[str, ...],
-    context: int,
-    horizon: int | None,
-    both_strands: bool,
     check_ref: Literal["w", "e", "x"],
     skipped: Path | None,
     shard: str | None,
-    batch_size: int | None,
-    device: str,
+    resume: bool,
     summary: Path | None,
     max_skip_frac: float | None,
     force: bool,
@@ -154,50 +131,40 @@ def command(
     INFO/GENOSSM_EMB_L2 is Euclidean, in the unit of the hidden states, GENOSSM_EMB_COS is 1 - cosine, without unit,
     both over the allele and 768 bases on either side; GENOSSM_EMB_WINDOW_L2 and GENOSSM_EMB_WINDOW_COS are the same
     over the whole window.
+
+    A run that was stopped, by Ctrl-C, by a signal or by a full disk, has kept its finished blocks of records in
+    OUT.journal: the same command with --resume goes on from there, and its files are those of a run that nothing
+    stopped. One process at a time writes an output.
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
-    if variants and (regions or regions_file or skipped or shard or check_ref == "x"):
+    if variants and (regions or regions_file or skipped or shard or resume or check_ref == "x"):
         raise click.UsageError(
-            "--variant names what is scored; -r, -R, --shard and --skipped go with a VCF or BCF file."
+            "--variant names what is scored; -r, -R, --shard, --resume and --skipped go with a VCF or BCF file."
         )
     if variants and output != "-":
         raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
-    from genossm.variants import FilePolicy, ScoringOptions
+    from genossm.variants import FilePolicy
     from genossm.variants.run import run_score_file, run_score_variants
     from genossm.variants.shards import Shard
 
-    options = ScoringOptions(context, horizon, both_strands, methods)
-    horizon_given = ctx.get_parameter_source("horizon") is not ParameterSource.DEFAULT
     if vcf is None:
-        lines = run_score_variants(
-            model,
-            reference,
-            variants,
-            options,
-            check_ref=check_ref,
-            batch_size=batch_size,
-            device=device,
-            horizon_given=horizon_given,
-        )
-        click.echo("\n".join(lines))
+        click.echo("\n".join(run_score_variants(request, variants, check_ref=check_ref)))
         return
-    piece = Shard.parse(shard) if shard else None
     policy = FilePolicy(
-        output_type, write_index, check_ref, max_skip_frac, force, regions, regions_file, skipped, piece
+        output=output_type,
+        index=write_index,
+        check_ref=check_ref,
+        max_skip_frac=max_skip_frac,
+        force=force,
+        regions=regions,
+        regions_file=regions_file,
+        skipped=skipped,
+        shard=Shard.parse(shard) if shard else None,
+        resume=resume,
+        summary=summary,
     )
-    with _progress() as progress:
-        result = run_score_file(
-            model,
-            reference,
-            vcf,
-            output,
-            options,
-            policy,
-            summary_path=summary,
-            batch_size=batch_size,
-            device=device,
-            progress=progress,
-            horizon_given=horizon_given,
-        )
+    with counting("records") as count, _resumable(output):
+        progress = count and (lambda now: count(now.records, now.total))
+        result = run_score_file(request, vcf, output, policy, progress=progress)
     click.echo(f"genossm score: {result.line()}", err=True)

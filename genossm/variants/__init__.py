@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from genossm.variants.files import FilePolicy, Summary, score_file
+from genossm.variants.files import score_file
 from genossm.variants.locate import Allele, EmbeddingDistances, ScoredAllele
 from genossm.variants.options import ScoringOptions
+from genossm.variants.policy import FilePolicy
 from genossm.variants.status import STATUS_MEANINGS, Status
+from genossm.variants.summary import Summary
 
 if TYPE_CHECKING:
     from genossm.variants.saturating import Saturation as Saturation

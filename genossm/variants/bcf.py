@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +23,9 @@ def write_bcf(text: BinaryIO, path: Path) -> None:
     Raises: InputFileError if htslib refuses a record.
     """
     header, missing = _undeclared(text)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", suffix=".vcf") as whole:
+    # Beside `path`, by its name: so whoever clears up after a killed process finds both.
+    with open(f"{path}.vcf", "wb") as whole, ExitStack() as stack:
+        stack.callback(Path(whole.name).unlink)
         text.seek(0)
         for _ in header[:-1]:
             whole.write(text.readline())

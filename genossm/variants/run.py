@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import genossm.genome
-from genossm.core.atomic import atomic_file, refuse_overwrite
+from genossm.core.atomic import refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.sequence import Variant
-from genossm.variants.files import FilePolicy, Summary, score_file
+from genossm.variants.files import score_file
+from genossm.variants.job import Progress
+from genossm.variants.journal import read_journal
 from genossm.variants.methods import methods_for, tags_of
-from genossm.variants.opening import load_model, options_for
+from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
+from genossm.variants.policy import FilePolicy
 from genossm.variants.regions import Regions
+from genossm.variants.summary import Summary
 from genossm.variants.table import table_lines
 from genossm.variants.vcf_header import refuse_scored
 from genossm.variants.vcf_input import open_vcf
@@ -23,69 +26,46 @@ from genossm.variants.vcf_output import format_for
 
 
 def run_score_file(
-    model_path: str,
-    reference: str,
+    request: Request,
     source: str,
     target: str,
-    options: ScoringOptions,
     policy: FilePolicy,
     *,
-    summary_path: Path | None = None,
-    batch_size: int | None = None,
-    device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
-    horizon_given: bool = False,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Score a VCF or BCF file; see `score_file` and `Regions` for what is raised.
 
-    source, target: paths, or "-".   summary_path: JSON with counts, rates and digests.
-    horizon_given: the user asked for the horizon of `options`, so that a method without one is an error.
+    source, target: paths, or "-".
     """
-    _refuse_early(source, target, policy, summary_path)
-    with genossm.genome.open(reference) as genome:
+    _refuse_early(source, target, policy)
+    with genossm.genome.open(request.reference) as genome:
         regions = Regions(genome, policy.regions, policy.regions_file)
-        model = load_model(model_path, device)
-        options = options_for(model, options, horizon_given=horizon_given)
-        summary = score_file(
+        model, options = request.open_model()
+        return score_file(
             model,
             genome,
             source,
             target,
             options,
             policy,
-            command=equal_runs_command(model_path, model.objective, reference, source, options, policy),
+            command=equal_runs_command(request.model, model.objective, request.reference, source, options, policy),
             regions=regions,
-            batch_size=batch_size,
+            batch_size=request.batch_size,
             progress=progress,
         )
-    if summary_path is not None:
-        with atomic_file(summary_path, force=policy.force) as temporary:
-            temporary.write_text(json.dumps(summary.as_dict(), indent=2) + "\n")
-    return summary
 
 
-def run_score_variants(
-    model_path: str,
-    reference: str,
-    variants: Sequence[str],
-    options: ScoringOptions,
-    *,
-    check_ref: str = "w",
-    batch_size: int | None = None,
-    device: str = "auto",
-    horizon_given: bool = False,
-) -> list[str]:
+def run_score_variants(request: Request, variants: Sequence[str], *, check_ref: str = "w") -> list[str]:
     """Score variants given as text, such as "20:123:A>G"; lines of a table come back.
 
-    Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e"; UsageError for a
-    given horizon that no method looks at; MethodError for a method that the model does not give.
+    Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e"; what `open_model`
+    of the request does.
     """
     from genossm.variants.scorer import score
 
     wanted = [Variant.parse(text) for text in variants]
-    with genossm.genome.open(reference) as genome:
-        model = load_model(model_path, device)
-        options = options_for(model, options, horizon_given=horizon_given)
+    with genossm.genome.open(request.reference) as genome:
+        model, options = request.open_model()
         scored = score(
             model,
             genome,
@@ -94,7 +74,7 @@ def run_score_variants(
             context=options.context,
             horizon=options.horizon,
             both_strands=options.both_strands,
-            batch_size=batch_size,
+            batch_size=request.batch_size,
         )
         return list(table_lines(scored, tags_of(options.methods), check_ref=check_ref))
 
@@ -119,12 +99,14 @@ def equal_runs_command(
     return shlex.join([*words, source])
 
 
-def _refuse_early(source: str, target: str, policy: FilePolicy, summary_path: Path | None) -> None:
+def _refuse_early(source: str, target: str, policy: FilePolicy) -> None:
     """Raise before anything slow begins what would be raised in the end."""
     format_for(target, policy.output)
-    written = [Path(path) for path in (target, policy.skipped, summary_path) if path is not None and str(path) != "-"]
+    written = policy.written(target)
+    unfinished = read_journal(target) if policy.resume else None
+    placing = unfinished is not None and unfinished.placing
     for number, path in enumerate(written):
-        refuse_overwrite(path, force=policy.force)
+        refuse_overwrite(path, force=policy.force or placing)
         if path.resolve() in (other.resolve() for other in written[:number]):
             raise UsageError(f"Two outputs are both {path}. Choose another for one of them.")
     if policy.skipped is not None:

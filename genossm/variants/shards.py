@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genossm.core.errors import InputFileError, UsageError
-from genossm.variants.locate import BLOCK
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import VcfInput, open_vcf
 from genossm.variants.vcf_output import Format, format_for, open_output
@@ -43,11 +42,11 @@ class Shard:
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
-    def records(self, total: int) -> tuple[int, int]:
-        """First and last (not included) of a file's `total` records that belong to this piece."""
-        blocks = -(-total // BLOCK)
+    def records(self, total: int, block: int) -> tuple[int, int]:
+        """First and last (not included) of `total` records, in blocks of `block`, that belong to this piece."""
+        blocks = -(-total // block)
         first, last = (edge * blocks // self.count for edge in (self.number - 1, self.number))
-        return min(first * BLOCK, total), min(last * BLOCK, total)
+        return min(first * block, total), min(last * block, total)
 
     def mark(self) -> bytes:
         """The header line that says which piece a file is."""

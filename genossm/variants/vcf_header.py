@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from genossm.core.errors import InputFileError
 from genossm.core.provenance import package_version
-from genossm.variants.locate import ScoredAllele
 from genossm.variants.methods import LLR, METHODS, Method, Tag, tags_of
 from genossm.variants.options import ScoringOptions
 from genossm.variants.status import Status
@@ -35,8 +36,8 @@ class ScoringRun:
     methods: tuple[Method, ...] | None = None
     tags: tuple[Tag, ...] | None = None
 
-    def header_lines(self) -> tuple[bytes, ...]:
-        """INFO definitions, then one `##genossm_…=` line a fact."""
+    def facts(self) -> dict[str, object]:
+        """What the scores come from, by name."""
         options = self.options
         methods = [METHODS[name] for name in options.methods] if self.methods is None else self.methods
         facts: dict[str, object] = {
@@ -51,12 +52,15 @@ class ScoringRun:
         facts["strands"] = ",".join(options.strands)
         for method in methods:
             facts.update(method.facts)
-        facts["command"] = self.command
-        tags = tags_of(options.methods) if self.tags is None else self.tags
+        return {**facts, "command": self.command}
+
+    def header_lines(self) -> tuple[bytes, ...]:
+        """INFO definitions, then one `##genossm_…=` line a fact."""
+        tags = tags_of(self.options.methods) if self.tags is None else self.tags
         lines = (
             *(tag.info_line() for tag in tags),
             _STATUS_LINE,
-            *(f"##genossm_{key}={value}" for key, value in facts.items()),
+            *(f"##genossm_{key}={value}" for key, value in self.facts().items()),
         )
         return tuple(line.encode("utf-8", errors="surrogateescape") for line in lines)
 
@@ -92,12 +96,22 @@ def methods_in(facts: dict[str, str]) -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if method.label in labels)
 
 
-def values_of(one: ScoredAllele, tags: tuple[Tag, ...]) -> tuple[float | None, ...]:
+class Outcome(Protocol):
+    """An allele's status and its numbers in the order of the tags, empty where it has none."""
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def numbers(self) -> tuple[float | None, ...]: ...
+
+
+def values_of(one: Outcome, tags: tuple[Tag, ...]) -> tuple[float | None, ...]:
     """An allele's numbers, one a tag; None where it has none."""
     return one.numbers or (None,) * len(tags)
 
 
-def scored_info(info: bytes, scored: list[ScoredAllele], tags: tuple[Tag, ...]) -> bytes:
+def scored_info(info: bytes, scored: Sequence[Outcome], tags: tuple[Tag, ...]) -> bytes:
     """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
     entries = (
         [] if info in (b".", b"") else [entry for entry in info.split(b";") if entry.split(b"=")[0] not in _OUR_KEYS]

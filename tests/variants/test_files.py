@@ -264,7 +264,7 @@ def test_only_the_first_two_hundred_decide_on_the_assembly(
     model: SequenceModel, genome: Genome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks as small as this one also show that a sample may span several.
-    monkeypatch.setattr(files, "BLOCK", 7)
+    monkeypatch.setattr(files, "block_records", lambda *_: 7)
     monkeypatch.setattr(assembly, "ASSEMBLY_SAMPLE", 20)
     good = [row(pos1) for pos1 in range(50, 61)]
     bad = [row(pos1, ref=other(base(pos1)), alt=base(pos1)) for pos1 in range(100, 140)]
@@ -279,7 +279,7 @@ def test_blocks_do_not_show(
 ) -> None:
     source = write(tmp_path / "in.vcf", *(row(pos1, alt=f"{other(base(pos1))},<DEL>") for pos1 in range(40, 70)))
     run(model, genome, source, tmp_path / "one.vcf")
-    monkeypatch.setattr(files, "BLOCK", 4)
+    monkeypatch.setattr(files, "block_records", lambda *_: 4)
     run(model, genome, source, tmp_path / "many.vcf")
     pairs = zip(infos(tmp_path / "one.vcf"), infos(tmp_path / "many.vcf"), strict=True)
     for one, many in pairs:

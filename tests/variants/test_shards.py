@@ -18,7 +18,7 @@ import genossm.genome
 from genossm.core.errors import ContigNotFoundError, InputFileError, UsageError, WrongAssemblyError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.variants import FilePolicy, ScoringOptions, files, score_file, shards
+from genossm.variants import FilePolicy, ScoringOptions, files, score_file
 from genossm.variants.regions import Regions
 from genossm.variants.shards import Shard, merge
 
@@ -52,8 +52,7 @@ def test_joined_pieces_are_the_whole_file(
     model: SequenceModel, chromosome: Genome, vcf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     count: int, suffix: str,
 ) -> None:  # fmt: skip
-    for module in (files, shards):
-        monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr(files, "block_records", lambda *_: 16)
     regions = ("20:1,000,001-1,012,000",) if count == 3 else ()
     run(model, chromosome, vcf, tmp_path / f"whole{suffix}", regions=regions)
     pieces = [tmp_path / f"piece{number}{suffix}" for number in range(1, count + 1)]
@@ -67,9 +66,9 @@ def test_joined_pieces_are_the_whole_file(
         assert len(list(file)) == records > 60
 
 
-@given(total=st.integers(0, 100_000), count=st.integers(1, 50))
-def test_every_record_is_in_one_piece(total: int, count: int) -> None:
-    edges = [Shard(number, count).records(total) for number in range(1, count + 1)]
+@given(total=st.integers(0, 100_000), count=st.integers(1, 50), block=st.sampled_from([1, 256, 8192]))
+def test_every_record_is_in_one_piece(total: int, count: int, block: int) -> None:
+    edges = [Shard(number, count).records(total, block) for number in range(1, count + 1)]
     assert edges[0][0] == 0
     assert edges[-1][1] == total
     assert all(before[1] == after[0] for before, after in pairwise(edges))

@@ -1,0 +1,55 @@
+"""How a file is treated: what is written where, and what stops a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from genossm.core.errors import UsageError
+from genossm.variants.shards import Shard
+from genossm.variants.vcf_output import Format
+
+CheckRef = Literal["w", "e", "x"]
+
+
+@dataclass(frozen=True)
+class FilePolicy:
+    """How a file is treated.
+
+    output: VCF "v", bgzip "z" or BCF "b"; None goes by the output's name.   index: write one where there can be one.
+    check_ref: at a REF that differs from the reference, "w" keeps and marks the record, "e" stops, "x" moves it,
+    marked, to the file `skipped`.
+    max_skip_frac: stop with exit code 3 if more than this share of the ALT alleles gets no score.
+    force: replace the output, and scores of an earlier run in the input.
+    regions, regions_file: where records are taken from, if not everywhere; see `Regions`.   shard: a piece of those.
+    resume: go on from what an interrupted run has left beside the output.
+    """
+
+    output: Format | None = None
+    index: bool = True
+    check_ref: CheckRef = "w"
+    max_skip_frac: float | None = None
+    force: bool = False
+    regions: tuple[str, ...] = ()
+    regions_file: Path | None = None
+    skipped: Path | None = None
+    shard: Shard | None = None
+    resume: bool = False
+    summary: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.check_ref == "x") != (self.skipped is not None):
+            raise UsageError(
+                "--check-ref x moves records whose REF differs from the reference to the file that --skipped names: "
+                "give both, or neither."
+            )
+        if str(self.skipped) == "-":
+            raise UsageError("--skipped takes the name of a file; standard output is for the scored records.")
+        if self.max_skip_frac is not None and not 0 <= self.max_skip_frac <= 1:
+            raise UsageError(f"A share of {self.max_skip_frac} to be skipped is not possible; wanted 0 to 1.")
+
+    def written(self, target: str | Path) -> list[Path]:
+        """The files that a run with the output `target` puts in place, but indexes."""
+        paths = (target, self.skipped, self.summary)
+        return [Path(path) for path in paths if path is not None and str(path) != "-"]
