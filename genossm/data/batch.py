@@ -43,6 +43,10 @@ class Batch:
             for i in firsts
         )
 
+    def stretch(self, span: slice) -> Batch:
+        """The same rows, of which only the positions of `span` are read and predicted."""
+        return replace(self, input_ids=self.input_ids[:, span], targets=self.targets[:, span])
+
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's loader calls this."""
         return replace(self, input_ids=self.input_ids.pin_memory(), targets=self.targets.pin_memory())

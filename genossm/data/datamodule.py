@@ -57,6 +57,8 @@ class GenomeDataModule(LightningDataModule):
     validation_batch: windows at once over all devices. workers: loader processes, 0 for none.
     masking, seed: what masked models have to predict, and what it is drawn from; None for causal models. Validation
         hides the same places every time, whatever the seed, all of them behind [MASK].
+    readers: how many share a batch: as many as there are ranks unless given, else groups of neighbouring ranks that
+        get the same windows.
     A fit that resumes from a checkpoint of step s starts with the samples of step s.
     """
 
@@ -72,8 +74,10 @@ class GenomeDataModule(LightningDataModule):
         workers: int = 0,
         masking: Masking | None = None,
         seed: int = 0,
+        readers: int | None = None,
     ) -> None:
         super().__init__()
+        self.readers = readers
         self.train_data = WindowDataset(genome, train, tokenizer)
         self.validation_data = WindowDataset(genome, validation, tokenizer)
         self.collate = _collator(tokenizer, masking, seed)
@@ -82,18 +86,25 @@ class GenomeDataModule(LightningDataModule):
         self.validation_batch, self.workers = validation_batch, workers
 
     def train_dataloader(self) -> DataLoader[WindowItem]:
-        step, rank, ranks = 0, 0, 1
-        if self.trainer is not None:
-            step, rank, ranks = self.trainer.global_step, self.trainer.global_rank, self.trainer.world_size
+        step = 0 if self.trainer is None else self.trainer.global_step
+        rank, ranks = self._reader()
         numbers = SampleNumbers(self.lengths, first_step=step, rank=rank, ranks=ranks)
         return self._loader(self.train_data, numbers, self.collate)
 
     def val_dataloader(self) -> DataLoader[WindowItem]:
-        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        rank, ranks = self._reader()
         share = max(1, self.validation_batch // ranks)
         mine = range(rank, len(self.validation_data), ranks)
         numbers = [list(mine[i : i + share]) for i in range(0, len(mine), share)]
         return self._loader(self.validation_data, numbers, self.collate_validation)
+
+    def _reader(self) -> tuple[int, int]:
+        """The number of this process's group among the readers, and theirs."""
+        if self.trainer is None:
+            return 0, 1
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        readers = self.readers or ranks
+        return rank * readers // ranks, readers
 
     def _loader(
         self, data: WindowDataset, numbers: SampleNumbers | list[list[int]], collate: Collator

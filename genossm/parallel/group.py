@@ -34,6 +34,24 @@ class ContextGroup:
         self.group = group
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
 
+    @classmethod
+    def consecutive(cls, ranks: int) -> ContextGroup:
+        """This process's group where all processes fall into groups of `ranks` neighbours; every process calls it.
+
+        Raises: ParallelError as above, or if `ranks` does not divide the number of processes.
+        """
+        everyone = cls()
+        if everyone.ranks % ranks:
+            raise ParallelError(
+                f"{everyone.ranks} processes cannot read in groups of {ranks}. Choose a number that divides them "
+                "(run.context_parallel, run.devices)."
+            )
+        # Each process takes part in the making of every group, its own or not.
+        groups = [dist.new_group(list(range(first, first + ranks))) for first in range(0, everyone.ranks, ranks)]
+        mine = groups[everyone.rank // ranks]
+        assert isinstance(mine, dist.ProcessGroup)
+        return cls(mine)
+
     def span(self, length: int, *, shortest: int = 1) -> slice:
         """This rank's stretch of a sequence of `length`.
 

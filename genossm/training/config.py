@@ -74,7 +74,11 @@ class RunConfig:
     gradient_clip: largest norm of all gradients together; null for none.
     recompute: what the backward pass makes again instead of keeping it: "nothing", "cheap" (norms, convolutions),
         "projections" (the least memory), or "auto": cheap for long windows. The numbers stay the same.
-    accelerator, devices: as Lightning names them.
+    accelerator, devices: as Lightning names them; devices of one machine.   nodes: machines.
+    context_parallel: devices that read each window together, a stretch each, so that a device needs the memory of its
+        stretch alone; the others share the batch. It divides devices * nodes.
+    strategy: what several devices do with the weights: "ddp" has all of them on each, "fsdp" spreads weights and
+        optimizer over them (GPUs); "auto" is ddp. One device has them all in any case.
     validate_every, checkpoint_every, log_every: steps.
     watch_every: steps between measurements of gradient norms by block and of states, which go to watch.csv and are
         warned of when they grow; null for none.
@@ -88,6 +92,9 @@ class RunConfig:
     seed: int = 0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    context_parallel: int = 1
     validate_every: int = 500
     checkpoint_every: int = 500
     log_every: int = 10
@@ -99,13 +106,29 @@ class RunConfig:
             self,
             *("max_steps", "max_tokens", "max_minutes", "gradient_clip"),
             *("devices", "validate_every", "checkpoint_every", "log_every", "watch_every"),
+            *("nodes", "context_parallel"),
         )
+        if self.ranks % self.context_parallel:
+            raise ConfigError(
+                f"context_parallel is {self.context_parallel}, which does not divide {self.ranks} devices "
+                "(run.devices * run.nodes)."
+            )
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}; wanted a whole number from 0 to 4294967295.")
         if self.max_steps is not None and self.max_tokens is not None:
             raise ConfigError("max_steps and max_tokens are both given. Keep one: the other follows from the batch.")
         if self.max_steps is None and self.max_tokens is None and self.max_minutes is None:
             raise ConfigError("Nothing ends the run. Give max_steps, max_tokens or max_minutes.")
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the run, one a device."""
+        return self.devices * self.nodes
+
+    @property
+    def readers(self) -> int:
+        """How many devices, or groups of devices that read together, share a batch."""
+        return self.ranks // self.context_parallel
 
 
 @dataclass(frozen=True)
@@ -136,12 +159,25 @@ class TrainConfig:
     def __post_init__(self) -> None:
         self._settle_masking()
         for name, stage in zip(self.data.stage_names(), self.lengths.stages):
-            if stage.batch % self.run.devices:
+            if stage.batch % self.run.readers:
+                together = f" groups of {self.run.context_parallel}" if self.run.context_parallel > 1 else ""
                 raise ConfigError(
-                    f"{name}.batch is {stage.batch}, which {self.run.devices} devices cannot share evenly."
+                    f"{name}.batch is {stage.batch}, which {self.run.readers}{together} devices cannot share evenly."
                 )
+            self._require_stretches(f"{name}.window", stage.window)
+        if self.data.validation_window is not None:
+            self._require_stretches("data.validation_window", self.data.validation_window)
         if self.schedule.kind == "cosine" and self.total_steps is None:
             raise ConfigError("A cosine schedule needs an end: give run.max_steps or run.max_tokens.")
+
+    def _require_stretches(self, name: str, window: int) -> None:
+        """Each device of a group reads a stretch, and its convolutions look back over the end of one neighbour's."""
+        shortest = 1 if self.run.context_parallel == 1 else max(1, self.stack_config().d_conv - 1)
+        if window // self.run.context_parallel < shortest:
+            raise ConfigError(
+                f"{name} is {window}, too short for run.context_parallel = {self.run.context_parallel}: a device's "
+                f"stretch needs at least {shortest} bases, as far as the convolution looks back (model.d_conv)."
+            )
 
     def _settle_masking(self) -> None:
         objective = self.stack_config().objective

@@ -40,6 +40,7 @@ class MemoryEstimate:
     where: the stage of the run that takes most, as its configuration has it; `data` is the last one.
     activations: what the forward pass keeps for the backward pass.   peak: the most that lives at once in a step,
     everything included.   available: free now, None where nobody tells.
+    window: bases.   together: devices that read each window together, so that each has a stretch of it.
     """
 
     device: str
@@ -52,6 +53,7 @@ class MemoryEstimate:
     peak: int
     available: int | None
     where: str = "data"
+    together: int = 1
 
     @property
     def fits(self) -> bool | None:
@@ -74,12 +76,21 @@ class MemoryEstimate:
             ("gradients", self.gradients),
             ("optimizer", self.optimizer),
             ("activations kept for the backward pass", self.activations),
-            (f"peak of a step, {self.batch} x {self.window:,} bases", self.peak),
+            (f"peak of a step, {self.batch} x {self.window:,} bases{self._over()}", self.peak),
         ]
         if self.available is not None:
             rows.append((f"free on {self.device}", self.available))
         stage = [] if self.where == "data" else [f"The stage that takes most is {self.where}."]
         return [*(f"{name:<45}{size / 1e6:>12,.1f} MB" for name, size in rows), *stage, self._verdict()]
+
+    def _over(self) -> str:
+        return f" over {self.together} devices" if self.together > 1 else ""
+
+    @property
+    def devices_that_fit(self) -> int | None:
+        """How many devices would have to read this window together (run.context_parallel); None as for the window."""
+        longest = self.window_that_fits
+        return None if longest is None else -(-self.window * self.together // longest)
 
     def _verdict(self) -> str:
         if self.fits is None:
@@ -89,11 +100,11 @@ class MemoryEstimate:
         longest = self.window_that_fits
         remedy = "Nothing fits beside parameters and optimizer: take a smaller model."
         if longest:
-            remedy = f"At this batch a window of {longest:,} bases would ({self.where}.window)"
+            remedy = f"At this batch a window of {longest:,} bases{self._over()} would ({self.where}.window)"
             if self.batch > 1:
                 fewer = max(1, longest * self.batch // self.window)
                 remedy += f", at this window {fewer} at once ({self.where}.micro_batch)"
-            remedy += "."
+            remedy += f", or this step over {self.devices_that_fit} devices that read together (run.context_parallel)."
         return f"It does NOT fit. {remedy}"
 
 
@@ -108,15 +119,18 @@ def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryE
     bf16 = config.run.precision == "bf16" or (config.run.precision == "auto" and device.type == "cuda")
     dtype = torch.bfloat16 if bf16 else None
     found = []
+    together = config.run.context_parallel
     for where, (batch, window) in _steps(config).items():
-        step = measure_step(config.stack_config(), batch, window, device, dtype, config.run.recompute)
+        # The longest stretch of a window that devices share; what they hand over is next to nothing.
+        stretch = -(-window // together)
+        step = measure_step(config.stack_config(), batch, stretch, device, dtype, config.run.recompute)
         optimizer = _OPTIMIZER_COPIES * step.parameters
         update = (1 + _UPDATE_COPIES) * step.parameters
         peak = step.parameters + optimizer + max(step.peak, update)
         found.append(
             MemoryEstimate(
                 str(device), batch, window, step.parameters, step.parameters, optimizer, step.activations, peak,
-                available_bytes(device), where,
+                available_bytes(device), where, together,
             )
         )  # fmt: skip
     return max(found, key=lambda estimate: estimate.peak)
@@ -126,7 +140,7 @@ def _steps(config: TrainConfig) -> dict[str, tuple[int, int]]:
     """Windows at once and their length, in every stage of a run that differs in them, the last stage first."""
     shapes: dict[tuple[int, int], str] = {}
     for where, stage in reversed(list(zip(config.data.stage_names(), config.lengths.stages))):
-        share = max(1, stage.batch // config.run.devices)
+        share = max(1, stage.batch // config.run.readers)
         shapes.setdefault((min(share, stage.micro_batch or share), stage.window), where)
     return {where: shape for shape, where in shapes.items()}
 

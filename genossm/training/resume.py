@@ -18,6 +18,7 @@ _FREE = (
     *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices"),
     *("run.validate_every", "run.checkpoint_every", "run.log_every", "run.recompute"),
     *("run.watch_every",),
+    *("run.nodes", "run.strategy", "run.context_parallel"),
 )
 
 

@@ -112,7 +112,22 @@ def test_the_verdict_says_what_to_change() -> None:
     assert short.window_that_fits == 500
     assert short.lines()[-1] == (
         "It does NOT fit. At this batch a window of 500 bases would (data.window), at this window 2 at once "
-        "(data.micro_batch)."
+        "(data.micro_batch), or this step over 2 devices that read together (run.context_parallel)."
     )
+    shared = dataclasses.replace(short, together=2)
+    assert shared.devices_that_fit == 4
+    assert "a window of 500 bases over 2 devices would (data.window)" in shared.lines()[-1]
     assert "take a smaller model" in dataclasses.replace(fits, available=30_000).lines()[-1]
     assert "not known" in dataclasses.replace(fits, available=None).lines()[-1]
+
+
+def test_devices_that_read_together_hold_a_stretch_each() -> None:
+    whole, half, third = (
+        estimate(load_train_config(DEMO, ["data.window=100000", "data.batch=2", *settings]), CPU)
+        for settings in ([], *([f"run.devices={n}", f"run.context_parallel={n}"] for n in (2, 3)))
+    )
+    assert (whole.batch, half.batch, half.window) == (2, 2, 100_000)
+    assert half.activations / whole.activations == pytest.approx(1 / 2, rel=0.01)
+    # The longest of uneven stretches counts.
+    assert third.activations / whole.activations == pytest.approx(1 / 3, rel=0.01)
+    assert any(line.startswith("peak of a step, 2 x 100,000 bases over 3 devices") for line in third.lines())
