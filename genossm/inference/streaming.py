@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 from genossm.core.errors import MethodError
 from genossm.models import SequenceModel, StackState
 from genossm.models.memory import require_memory
+from genossm.nn.boundaries import run_keeping
 
 # Long enough that what a segment costs once is nothing beside its tokens, short enough for a laptop.
 SEGMENT_LENGTH = 1 << 14
@@ -23,12 +24,14 @@ class Segment:
 
     hidden: the last hidden states.   logits: entry t speaks of the token after it, so that the last entry speaks of
     the first token of the next segment.   state: after the segment's last token.
+    kept: offset to the state there, for those that were asked for and lie in the segment.
     """
 
     start: int
     hidden: Float[Tensor, "batch length d_model"]
     logits: Float[Tensor, "batch length vocab"]
     state: StackState
+    kept: Mapping[int, StackState] = field(default_factory=dict)
 
 
 def stream(
@@ -38,12 +41,14 @@ def stream(
     state: StackState | None = None,
     segment_length: int = SEGMENT_LENGTH,
     cuts: tuple[int, ...] = (),
+    keep: Mapping[int, Sequence[int]] | None = None,
 ) -> Iterator[Segment]:
     """Read `input_ids` segment by segment, handing the state on. Nothing is added: put [BOS] in front yourself.
 
     input_ids: on any device; each segment is moved to the model's.
     state: what came before; None is the beginning.
     cuts: offsets at which a segment has to end besides, to see the state there.
+    keep: offsets from 1 on, and the rows whose states are wanted there; cheaper than cuts, where there are many.
     Raises: MethodError for a model that reads both ways (it has no state from left to right).
     """
     require_causal(model)
@@ -51,17 +56,27 @@ def stream(
         raise ValueError(f"segment_length is {segment_length}; wanted at least 1.")
     length = input_ids.shape[1]
     ends = sorted({*range(segment_length, length, segment_length), *(cut for cut in cuts if 0 < cut < length), length})
-    start = 0
+    wanted = sorted((keep or {}).items())
+    start = done = 0
     for end in ends:
-        segment = _run(model, input_ids[:, start:end].to(model.device), state, start)
+        first = done
+        while done < len(wanted) and wanted[done][0] <= end:
+            done += 1
+        segment = _run(model, input_ids[:, start:end].to(model.device), state, start, dict(wanted[first:done]))
         yield segment
         start, state = end, segment.state
 
 
 # As a decorator of a whole function: a context held open across a `yield` would leak into the caller.
 @torch.inference_mode()
-def _run(model: SequenceModel, ids: Tensor, state: StackState | None, start: int) -> Segment:
+def _run(
+    model: SequenceModel, ids: Tensor, state: StackState | None, start: int, keep: Mapping[int, Sequence[int]]
+) -> Segment:
     require_memory(model.config, ids.shape[0], ids.shape[1], model.head.weight)
+    if keep:
+        found = run_keeping(model.backbone, ids, state, {place - start: rows for place, rows in keep.items()})
+        kept = {place + start: one for place, one in found.states.items()}
+        return Segment(start, found.last_hidden, model.head(found.last_hidden), found.state, kept)
     output = model.backbone.run(ids, state)
     assert output.state is not None  # the model is causal
     return Segment(start, output.last_hidden, model.head(output.last_hidden), output.state)

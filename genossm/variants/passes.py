@@ -1,16 +1,19 @@
 """Causal log-likelihood ratios from one reference pass a window: each alternative continues from a stored state.
 
 A window's inputs are [BOS], where the model has one, and then its letters; the output after input j speaks of the
-next letter. States are kept only at multiples of `_STRIDE` inputs, since a cut costs a call of the model: an
+next letter. States are kept only at multiples of `_STRIDE` inputs, since a cut costs calls of the scan: an
 alternative takes the last one before its fork and reads the few letters in between again. What has been padded at
 the end of a row cannot change what stands before it, the model being causal.
+
+Where the horizon is shorter than it could be, some alleles of each call are run to the full one as well, beside the
+others, and the difference is kept.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +24,22 @@ from genossm.inference import log_probabilities, require_causal, stream
 from genossm.models import SequenceModel, StackState
 from genossm.sequence import Placement
 from genossm.variants.haplotypes import Contrast, Window, contrasts
+from genossm.variants.measured import MeasuredError, affordable, drawn
 from genossm.variants.options import ScoringOptions
 from genossm.variants.reference import Letters
 
 _STRIDE = 64
 _WINDOWS = 32
 _BATCH_LETTERS = 1 << 23
-_PASS_TOKENS = 1 << 13
-_STATE_BYTES = 1 << 28
+# On a CPU more tokens gain nothing once a pass is this long; a GPU wants more work at a time.
+_PASS_TOKENS = {"cpu": 1 << 13}
+_PASS_TOKENS_ELSEWHERE = 1 << 18
+_STATE_BYTES = {"cpu": 1 << 28}
+_STATE_BYTES_ELSEWHERE = 1 << 30
 _UNSCORED = 4
+# The full horizon, a quarter of the context, is measured up to here, for a quarter of what all alleles cost.
+_FULL_HORIZON = 1 << 18
+_MEASURED_SHARE = 4
 
 _CODES = np.full(256, _UNSCORED, dtype=np.uint8)
 _CODES[np.frombuffer(b"ACGT", dtype=np.uint8)] = np.arange(4)
@@ -58,17 +68,20 @@ class _Waiting:
     branches: list[_Branch] = field(default_factory=list)
     states: list[StackState] = field(default_factory=list)
     nbytes: int = 0
+    tokens: int = 0
 
     def add(self, branches: Sequence[_Branch], state: StackState) -> None:
         self.branches.extend(branches)
         self.states.append(state)
         self.nbytes += state.nbytes
+        self.tokens += sum(len(branch.ids) for branch in branches)
 
 
 class CausalPasses:
     """Runs placements through a causal model.
 
     batch_size: alternatives in one pass; None chooses by their length.
+    measured: the error of the horizon so far; None where it is the full one.
     Raises: MethodError for a model that is not causal.
     """
 
@@ -78,16 +91,44 @@ class CausalPasses:
         require_causal(model)
         self._model, self._source, self._options, self._batch_size = model, source, options, batch_size
         self._lead = int(model.begins_with_bos)
+        device = model.device.type
+        self._pass_tokens = _PASS_TOKENS.get(device, _PASS_TOKENS_ELSEWHERE)
+        self._state_bytes = _STATE_BYTES.get(device, _STATE_BYTES_ELSEWHERE)
+        self._row_bytes = model.backbone.initial_state(1).nbytes
         self._sums = np.zeros(0)
         self._waiting = _Waiting()
         self._progress: Callable[[int], None] | None = None
+        self._full = replace(options, horizon=_FULL_HORIZON)
+        self.measured: MeasuredError | None = None
+        if options.longest < self._full.longest:
+            self.measured = MeasuredError({"horizon": options.longest, "against": f"{self._full.longest} letters"})
 
     def values(
         self, placements: Sequence[Placement], progress: Callable[[int], None] | None = None
     ) -> npt.NDArray[np.float64]:
         """(placements, strands, 1) log-likelihood ratios in nats; see `ratios`."""
         items = [item for one in placements for item in contrasts(one, self._options, self._source)]
-        return self.ratios(items, progress).reshape(len(placements), len(self._options.strands), 1)
+        sample = list(self._sample(placements, items))
+        full = [item for number in sample for item in contrasts(placements[number], self._full, self._source)]
+        found = self.ratios(items + full, progress)
+        strands = len(self._options.strands)
+        values = found[: len(items)].reshape(len(placements), strands, 1)
+        if self.measured is not None:
+            for number, value in zip(sample, found[len(items) :].reshape(len(sample), strands).mean(axis=1)):
+                self.measured.add(placements[number], float(values[number].mean() - value))
+        return values
+
+    def _sample(self, placements: Sequence[Placement], items: Sequence[Contrast]) -> Iterator[int]:
+        """Numbers of the alleles that are run to the full horizon as well."""
+        if self.measured is None:
+            return
+        spent = sum(item.count + _STRIDE // 2 for item in items)
+        windows: dict[Window, int] = defaultdict(int)
+        for item in items:
+            windows[item.window] = max(windows[item.window], self._inputs_needed([(0, item)]))
+        price = len(self._options.strands) * self._full.longest
+        ranked = drawn(placements, range(len(placements)))
+        yield from affordable(ranked, lambda _: price, (spent + sum(windows.values())) // _MEASURED_SHARE)
 
     @torch.inference_mode()
     def ratios(
@@ -122,16 +163,27 @@ class CausalPasses:
             for number, item in items:
                 cut = max(0, item.fork + self._lead - 1) // _STRIDE * _STRIDE
                 cuts[cut].extend((row, branch) for branch in self._branches(number, item, ids[row], cut))
-        self._set_off(cuts.pop(0, []), self._model.backbone.initial_state(len(rows)))
-        found = np.zeros(codes.shape, dtype=np.float32)
-        for start, end, scores, state in self._read(ids, codes, None, tuple(cuts)):
-            found[:, start:end] = scores.cpu().numpy()
-            self._set_off(cuts.pop(end, []), state)
-        for row, (_, items) in enumerate(rows):
+        self._set_off(cuts.pop(0, []), self._model.backbone.initial_state(len(rows)), range(len(rows)))
+        sums = [_RunningSum(self._edges(items)) for _, items in rows]
+        keep = {cut: sorted({row for row, _ in branches}) for cut, branches in cuts.items()}
+        for start, scores, kept in self._read(ids, codes, None, keep):
+            for one, values in zip(sums, scores.cpu().numpy()):
+                one.add(start, values)
+            for cut, state in kept.items():
+                self._set_off(cuts.pop(cut), state, keep[cut])
+        for (_, items), one in zip(rows, sums):
             for number, item in items:
                 if item.ref is None:
-                    first = item.start + self._lead - 1
-                    self._sums[number] -= found[row, max(0, first) : first + item.count].sum(dtype=np.float64)
+                    first, last = self._scored(item)
+                    self._sums[number] -= one[last] - one[first]
+
+    def _scored(self, item: Contrast) -> tuple[int, int]:
+        """The outputs that speak of an item's letters."""
+        first = item.start + self._lead - 1
+        return max(0, first), first + item.count
+
+    def _edges(self, items: list[tuple[int, Contrast]]) -> set[int]:
+        return {edge for _, item in items if item.ref is None for edge in self._scored(item)}
 
     def _inputs(self, rows: list[Row], length: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """(windows, length) token ids of the reference, and the code of the letter after each."""
@@ -160,15 +212,20 @@ class CausalPasses:
             codes[len(ids) - scored :] = _letter_codes(letters)[len(letters) - scored :]
             yield _Branch(number, sign, ids, codes)
 
-    def _set_off(self, branches: list[tuple[int, _Branch]], state: StackState) -> None:
+    def _set_off(self, branches: list[tuple[int, _Branch]], state: StackState, rows: Sequence[int]) -> None:
+        """state: of the windows `rows`, in that order."""
         if branches:
-            self._waiting.add([branch for _, branch in branches], state.select([row for row, _ in branches]))
-            enough = 4 * self._rows_for(self._waiting.branches)
-            if len(self._waiting.branches) >= enough or self._waiting.nbytes > _STATE_BYTES:
+            place = {row: number for number, row in enumerate(rows)}
+            self._waiting.add([branch for _, branch in branches], state.select([place[row] for row, _ in branches]))
+            if self._batch_size is None:
+                enough = self._waiting.tokens >= 4 * self._pass_tokens
+            else:
+                enough = len(self._waiting.branches) >= 4 * self._batch_size
+            if enough or self._waiting.nbytes > self._state_bytes:
                 self._flush()
 
-    def _rows_for(self, branches: list[_Branch]) -> int:
-        return self._batch_size or max(1, _PASS_TOKENS // max(1, *(len(branch.ids) for branch in branches)))
+    def _rows_for(self, length: int) -> int:
+        return self._batch_size or max(1, self._pass_tokens // max(1, length))
 
     def _flush(self) -> None:
         """Run what waits, in batches of like length, and forget it."""
@@ -179,7 +236,7 @@ class CausalPasses:
         state = StackState.cat(states)
         order = sorted(range(len(branches)), key=lambda i: -len(branches[i].ids))
         while order:
-            size = self._rows_for([branches[order[0]]])
+            size = self._rows_for(len(branches[order[0]].ids))
             chosen, order = order[:size], order[size:]
             self._run_branches([branches[i] for i in chosen], state.select(chosen))
 
@@ -191,7 +248,7 @@ class CausalPasses:
             ids[row, : len(branch.ids)] = branch.ids
             codes[row, : len(branch.ids)] = branch.codes
         sums = np.zeros(len(branches))
-        for _, _, scores, _ in self._read(ids, codes, state, ()):
+        for _, scores, _ in self._read(ids, codes, state, {}):
             sums += scores.double().sum(dim=1).cpu().numpy()
         for branch, value in zip(branches, sums):
             self._sums[branch.number] += branch.sign * value
@@ -203,19 +260,57 @@ class CausalPasses:
         ids: npt.NDArray[np.uint8],
         codes: npt.NDArray[np.uint8],
         state: StackState | None,
-        cuts: tuple[int, ...],
-    ) -> Iterator[tuple[int, int, Tensor, StackState]]:
-        """`(start, end, ln p of each coded letter (batch, end - start), state at end)`, cut at `cuts`."""
+        keep: dict[int, list[int]],
+    ) -> Iterator[tuple[int, Tensor, Mapping[int, StackState]]]:
+        """`(start, ln p of each coded letter from there on (batch, length), states by place)`, piece by piece.
+
+        keep: places and the rows whose states are wanted there.
+        """
         if not ids.shape[1]:
             return
-        longest = max(_STRIDE, _PASS_TOKENS // len(ids))
-        segments = stream(self._model, torch.from_numpy(ids), state=state, segment_length=longest, cuts=cuts)
+        segments = stream(
+            self._model,
+            torch.from_numpy(ids),
+            state=state,
+            segment_length=max(_STRIDE, self._pass_tokens // len(ids)),
+            cuts=tuple(self._full_at(keep)),
+            keep=keep,
+        )
         for segment in segments:
             end = segment.start + segment.logits.shape[1]
             values = log_probabilities(segment.logits)
             spoken = torch.from_numpy(codes[:, segment.start : end]).to(values.device, torch.int64)
             picked = values.gather(2, spoken.clamp(max=3).unsqueeze(2)).squeeze(2)
-            yield segment.start, end, torch.where(spoken < _UNSCORED, picked, 0.0), segment.state
+            yield segment.start, torch.where(spoken < _UNSCORED, picked, 0.0), segment.kept
+
+    def _full_at(self, keep: dict[int, list[int]]) -> Iterator[int]:
+        """Places at which as many states are held as may be at once."""
+        held = 0
+        for place in sorted(keep):
+            held += len(keep[place]) * self._row_bytes
+            if held > self._state_bytes:
+                held = 0
+                yield place
+
+
+class _RunningSum:
+    """Sums of a row of numbers up to some places, without keeping the row."""
+
+    def __init__(self, edges: set[int]) -> None:
+        self._edges = np.array(sorted(edges), dtype=np.int64)
+        self._sums = np.zeros(len(self._edges))
+        self._total = 0.0
+
+    def add(self, start: int, values: npt.NDArray[np.float32]) -> None:
+        """The numbers from `start` on."""
+        sums = self._total + np.cumsum(values, dtype=np.float64)
+        first, last = np.searchsorted(self._edges, (start, start + len(values)), side="right")
+        self._sums[first:last] = sums[self._edges[first:last] - start - 1]
+        self._total = float(sums[-1])
+
+    def __getitem__(self, edge: int) -> float:
+        """The sum of all numbers before `edge`."""
+        return float(self._sums[np.searchsorted(self._edges, edge)])
 
 
 def _letter_codes(letters: bytes) -> npt.NDArray[np.uint8]:
