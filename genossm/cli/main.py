@@ -14,6 +14,7 @@ from genossm.core.errors import GenossmError
 from genossm.core.provenance import package_version
 
 COMMANDS: Commands = {
+    "calibrate": ("genossm.cli.calibrate", "Keep a background's scores with a model, for quantiles."),
     "convert": ("genossm.cli.convert", "Import another author's Mamba checkpoint as a genossm model directory."),
     "evaluate": ("genossm.cli.evaluate", "Measure bits per base, or scores against allele frequency."),
     "genome": ("genossm.cli.genome", "Build and inspect genome stores."),

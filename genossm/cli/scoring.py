@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -60,6 +61,7 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
         both_strands: bool,
         batch_size: int | None,
         device: str,
+        calibration: Path | None = None,
         **others: Any,
     ) -> Any:
         from genossm.variants.opening import Request
@@ -67,12 +69,20 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
         given = click.get_current_context().get_parameter_source("horizon") is not ParameterSource.DEFAULT
         options = ScoringOptions(context, horizon, both_strands, methods)
-        request = Request(model, reference, options, given, batch_size, device)
+        request = Request(model, reference, options, given, batch_size, device, calibration)
         return function(*arguments, request=request, **others)
 
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
     return wrapped
+
+
+calibration_option = click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Quantiles by this file of `genossm calibrate`.  [default: the model directory's own, for equal settings]",
+)
 
 
 @contextmanager

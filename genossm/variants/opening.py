@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genossm.core.errors import UsageError
+from genossm.variants.calibration import FILE_NAME, load_calibration, settings_of
 from genossm.variants.options import ScoringOptions
 
 if TYPE_CHECKING:
+    from genossm.genome import Genome
     from genossm.models import SequenceModel
+    from genossm.variants.extras import Extras
 
 
 @dataclass(frozen=True)
 class Request:
     """What a command that scores was asked for.   model: directory or Hub id.   reference: FASTA, 2bit or store.
     horizon_given: the user asked for the horizon of `options`, so that a method without one is an error.
+    calibration: a file that quantiles refer to; None is that of the model's directory, if it has one.
     """
 
     model: str
@@ -24,11 +29,40 @@ class Request:
     horizon_given: bool = False
     batch_size: int | None = None
     device: str = "auto"
+    calibration: Path | None = None
 
     def open_model(self) -> tuple[SequenceModel, ScoringOptions]:
         """The model, and what the options come to with it. Raises: as `load_model` and `options_for`."""
         model = load_model(self.model, self.device)
         return model, options_for(model, self.options, horizon_given=self.horizon_given)
+
+    def extras(self, model: SequenceModel, genome: Genome, options: ScoringOptions) -> Extras:
+        """Raises: as `extras_for`."""
+        return extras_for(self.model, self.calibration, model, genome, options)
+
+
+def extras_for(
+    model_path: str, calibration: Path | None, model: SequenceModel, genome: Genome, options: ScoringOptions
+) -> Extras:
+    """What scoring takes beside the model: a calibration for these settings.
+
+    calibration: None is the model directory's own, which may lack these settings: then there are no quantiles.
+    Raises: UsageError for a file that was named and is for other settings; InputFileError if it cannot be read.
+    """
+    from genossm.variants.extras import Extras
+
+    own = Path(model_path) / FILE_NAME
+    if calibration is None:
+        return Extras(load_calibration(own) if own.is_file() else None)
+    loaded = load_calibration(calibration)
+    digests = model.digest(), genome.reference_digest
+    asked = [settings_of(*digests, method, options) for method in options.methods]
+    if not any(loaded.holds(settings) for settings in asked):
+        raise UsageError(
+            f"{calibration} is no calibration of these settings: {loaded.difference(asked)}. Calibrate with the "
+            "same model, reference and options, or leave --calibration out."
+        )
+    return Extras(loaded)
 
 
 def options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given: bool) -> ScoringOptions:

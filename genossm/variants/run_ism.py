@@ -80,7 +80,8 @@ def run_ism(
         interval = parse_region(region, genome.length)
         outputs.refuse_early(len(interval), force=force)
         model, options = request.open_model()
-        scorer = Scorer(model, genome, options, batch_size=request.batch_size)
+        extras = request.extras(model, genome, options)
+        scorer = Scorer(model, genome, options, batch_size=request.batch_size, extras=extras)
         if outputs.pictures and scorer.tags[0] != LLR.tags[0]:
             raise UsageError("Pictures show log-likelihood ratios: add llr or mlm to --method, or leave them out.")
         provenance = Provenance(model_digest=model.digest(), reference_digest=genome.reference_digest)

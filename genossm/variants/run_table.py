@@ -43,6 +43,7 @@ def run_score_table(
             policy,
             command=command_line(),
             batch_size=request.batch_size,
+            extras=request.extras(model, genome, options),
             progress=progress,
         )
     if summary_path is not None:

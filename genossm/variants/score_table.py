@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from genossm.models import SequenceModel
+    from genossm.variants.extras import Extras
     from genossm.variants.scorer import Scorer
 
 _OURS = "GENOSSM_"
@@ -55,11 +56,13 @@ def score_table(
     *,
     command: str,
     batch_size: int | None = None,
+    extras: Extras | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Summary:
     """Write every row of a table with its columns as they came, in its order, and the scores and status behind them.
 
-    source, target: both CSV or TSV, or both Parquet.   progress: called with the number of rows done so far.
+    source, target: both CSV or TSV, or both Parquet.   extras: calibration.   progress: called with the number of rows
+    done so far.
     New columns: one a number of the methods, named as in a VCF, empty where there is none, then GENOSSM_STATUS.
     Raises: InputFileError for a table that cannot be read, a row without a position, or columns of an earlier run;
     UsageError; WrongAssemblyError and ContigNotFoundError as for a VCF; TooManySkippedError and
@@ -67,7 +70,7 @@ def score_table(
     """
     from genossm.variants.scorer import Scorer  # brings torch, which whoever has a model has loaded already
 
-    scorer = Scorer(model, genome, options, batch_size=batch_size)
+    scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command, scorer.methods, scorer.tags)
     summary = Summary(run)
     started = time.perf_counter()

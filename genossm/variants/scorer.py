@@ -15,6 +15,7 @@ from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Placement, Variant
 from genossm.variants.embedding_passes import EmbeddingPasses
+from genossm.variants.extras import Extras, Quantiles
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
 from genossm.variants.masked_passes import MaskedPasses
 from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
@@ -38,6 +39,7 @@ def score(
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
+    extras: Extras | None = None,
 ) -> DataFrame: ...
 
 
@@ -52,6 +54,7 @@ def score(
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
+    extras: Extras | None = None,
 ) -> Iterator[ScoredAllele]: ...
 
 
@@ -65,6 +68,7 @@ def score(
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
+    extras: Extras | None = None,
 ) -> Iterator[ScoredAllele] | DataFrame:
     """Scores of every allele, in the order given; nothing is read or written but the genome.
 
@@ -84,6 +88,7 @@ def score(
     context: bases of a window, a multiple of 4.   horizon: letters that "llr" compares, at most context / 4; None is
     all of these; other methods have none.   both_strands: the mean of both strands; a reverse-complement-equivariant
     model always gives it, in one run.   batch_size: rows in one pass, None to choose by their length.
+    extras: a calibration, whose quantiles then stand among the numbers.
     Raises: UsageError for impossible options; MethodError for a method that the model does not give.
 
     >>> [(str(one.variant), str(one.status)) for one in score(model, genome, [Variant.parse("20:1000226:A>T")])]
@@ -91,7 +96,7 @@ def score(
     """
     names = (methods,) if isinstance(methods, str) else tuple(methods or ())
     options = ScoringOptions(context, horizon, both_strands, names)
-    scorer = Scorer(model, genome, options, batch_size=batch_size)
+    scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     if hasattr(variants, "columns"):
         return scored_frame(scorer, cast("DataFrame", variants))
     variants = cast("Iterable[Variant | Allele]", variants)
@@ -110,7 +115,13 @@ class Scorer:
     """Scores those alleles that can be; see `score`.   options: those given, with the methods named."""
 
     def __init__(
-        self, model: SequenceModel, genome: Genome, options: ScoringOptions, *, batch_size: int | None = None
+        self,
+        model: SequenceModel,
+        genome: Genome,
+        options: ScoringOptions,
+        *,
+        batch_size: int | None = None,
+        extras: Extras | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"A batch of {batch_size} alternatives is not possible; wanted at least 1.")
@@ -124,6 +135,8 @@ class Scorer:
         self._passes: dict[str, Passes] = {
             name: kinds[name](model, self._locator.letters, run, batch_size=batch_size) for name in self.options.methods
         }
+        plain = [(method.name, tag) for method in self.methods for tag in method.tags]
+        self._quantiles = Quantiles(plain, extras, model, genome, self.options)
 
     @property
     def genome(self) -> Genome:
@@ -137,7 +150,7 @@ class Scorer:
     @property
     def tags(self) -> tuple[Tag, ...]:
         """What each of a scored allele's `numbers` is."""
-        return tuple(tag for method in self.methods for tag in method.tags)
+        return self._quantiles.tags
 
     def locate(self, variant: Variant | Allele) -> Located:
         """What can be said of an allele without the model: its status, and where it stands."""
@@ -156,7 +169,7 @@ class Scorer:
             if one.placement is None:
                 scored.append(self._not_run(one))
             else:
-                scored.append(_scored(one, {name: values[done] for name, values in found.items()}))
+                scored.append(self._scored(one, {name: values[done] for name, values in found.items()}))
                 done += 1
         return scored
 
@@ -165,26 +178,25 @@ class Scorer:
             return ScoredAllele(one.variant, None, one.status)
         # REF equal to ALT changes nothing, so it is not run.
         strands = len(self.options.strands)
-        return _scored(one, {name: np.zeros((strands, len(METHODS[name].tags))) for name in self._passes})
+        return self._scored(one, {name: np.zeros((strands, len(METHODS[name].tags))) for name in self._passes})
 
-
-def _scored(one: Located, found: dict[str, NDArray[np.float64]]) -> ScoredAllele:
-    """found: method to (strands, numbers), in the order of the fields."""
-    for name, values in found.items():
-        if not np.isfinite(values).all():
-            raise NumericsError(
-                f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores "
-                f"{tuple(map(float, values.ravel()))} by {name}, which is no number. Check the model's weights, or "
-                "load it in float32."
-            )
-    means = {name: tuple(map(float, values.mean(axis=0))) for name, values in found.items()}
-    numbers = tuple(number for values in means.values() for number in values)
-    embedding = EmbeddingDistances(*means[EMBEDDING.name]) if EMBEDDING.name in means else None
-    own = next((name for name in (LLR.name, MLM.name) if name in means), None)
-    if own is None:
-        return ScoredAllele(one.variant, None, one.status, (), embedding, numbers)
-    strand_scores = tuple(map(float, found[own][:, 0]))
-    return ScoredAllele(one.variant, means[own][0], one.status, strand_scores, embedding, numbers)
+    def _scored(self, one: Located, found: dict[str, NDArray[np.float64]]) -> ScoredAllele:
+        """found: method to (strands, numbers), in the order of the fields."""
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                raise NumericsError(
+                    f"{one.variant.contig}:{one.variant.pos1}:{one.variant.ref}>{one.variant.alt} scores "
+                    f"{tuple(map(float, values.ravel()))} by {name}, which is no number. Check the model's weights, or "
+                    "load it in float32."
+                )
+        means = {name: tuple(map(float, values.mean(axis=0))) for name, values in found.items()}
+        numbers = self._quantiles.added(one.variant, [number for values in means.values() for number in values])
+        embedding = EmbeddingDistances(*means[EMBEDDING.name]) if EMBEDDING.name in means else None
+        own = next((name for name in (LLR.name, MLM.name) if name in means), None)
+        if own is None:
+            return ScoredAllele(one.variant, None, one.status, (), embedding, numbers)
+        strand_scores = tuple(map(float, found[own][:, 0]))
+        return ScoredAllele(one.variant, means[own][0], one.status, strand_scores, embedding, numbers)
 
 
 def _blocks(variants: Iterable[Variant | Allele]) -> Iterator[list[Variant | Allele]]:
