@@ -83,7 +83,7 @@ def fit_on_splits(genome: Genome, splits: Splits, orders: Sequence[int]) -> dict
     Raises: ConfigError for an order outside 0..12 or regions without a known base.
     """
     try:
-        return fit_markov_models(_codes(genome, splits.train), _codes(genome, splits.validation), orders)
+        return fit_markov_models(region_codes(genome, splits.train), region_codes(genome, splits.validation), orders)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -117,7 +117,7 @@ def _fit_two_sided(
     """Tables tuned for masked flanks, and tables tuned for whole ones."""
     if not orders:
         return [], []
-    train, validation = _codes(genome, splits.train), _codes(genome, splits.validation)
+    train, validation = region_codes(genome, splits.train), region_codes(genome, splits.validation)
     hidden = [hiding.places(region) for region in splits.validation]
     try:
         require_known_bases(train, validation)
@@ -130,7 +130,8 @@ def _fit_two_sided(
     return list(masked.values()), list(whole.values())
 
 
-def _codes(genome: Genome, regions: Sequence[Interval]) -> list[NDArray[np.uint8]]:
+def region_codes(genome: Genome, regions: Sequence[Interval]) -> list[NDArray[np.uint8]]:
+    """`base_codes` of every region."""
     return [base_codes(genome.fetch_array(region)) for region in regions]
 
 
@@ -159,7 +160,7 @@ def _score_masked(
     values = hidden_log_probabilities(
         model, genome, region, fraction=hiding.fraction, seed=hiding.seed, context=context
     )
-    around = _with_flanks(genome, region, max((table.order for table in masked), default=0))
+    around = with_flanks(genome, region, max((table.order for table in masked), default=0))
     true = base_codes(genome.fetch_array(around))
     shown = np.where(hiding.places(around), UNKNOWN, true).astype(np.uint8)
     inside = slice(region.start - around.start, region.end - around.start)
@@ -175,7 +176,8 @@ def _score_masked(
     return np.where(scored, np.stack(rows), 0.0), scored
 
 
-def _with_flanks(genome: Genome, region: Interval, flank: int) -> Interval:
+def with_flanks(genome: Genome, region: Interval, flank: int) -> Interval:
+    """A region with so many bases on either side, as far as its contig has them."""
     end = min(region.end + flank, genome.length(region.contig))
     return Interval(region.contig, max(0, region.start - flank), end)
 

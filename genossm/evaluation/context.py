@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from genossm.core.atomic import refuse_overwrite
 from genossm.core.errors import ConfigError, UsageError
 from genossm.core.provenance import Provenance
-from genossm.data.regions import parse_regions, refuse_overlaps
+from genossm.data.regions import Splits, parse_regions, refuse_overlaps
 from genossm.evaluation.bases_methods import Hiding, Scores
 from genossm.evaluation.context_file import ContextBits, write_context
+from genossm.evaluation.context_method import ContextMethod
 from genossm.evaluation.leaks import refuse_learnt_regions
 from genossm.evaluation.likelihood import base_log_probabilities
 from genossm.evaluation.masked_likelihood import hidden_log_probabilities
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
 
 BLOCK = 10_000
 ALL_PLACES = "all"
-
-
-@dataclass(frozen=True)
-class ContextMethod:
-    """What is judged.   score: ln p of the bases of a region from windows of a context, and which are scored."""
-
-    name: str
-    objective: str
-    details: Mapping[str, Any]
-    score: Callable[[Interval, int], Scores]
 
 
 def model_method(model: SequenceModel, genome: Genome, name: str, *, hiding: Hiding | None = None) -> ContextMethod:
@@ -186,7 +176,8 @@ def run_evaluate_context(
             from genossm.evaluation.context_baselines import baseline_method
 
             assert baseline is not None
-            method = baseline_method(baseline, genome, train, validation, judged, hiding=hiding, name=name)
+            splits = Splits(parse_regions(genome, train), parse_regions(genome, validation), judged)
+            method = baseline_method(baseline, genome, splits, contexts, hiding=hiding, name=name)
         found = measure_context(
             method, genome, judged, contexts, places=places, keep=keep, block=block, progress=progress
         )

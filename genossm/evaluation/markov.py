@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 MAX_ORDER = 12
 UNKNOWN = 4
 _CHUNK = 1 << 18
-_COUNT_CHUNK = 1 << 22
 
 _CODE_OF_LETTER = np.full(256, UNKNOWN, np.uint8)
 for _code, _letter in enumerate(b"ACGT"):
@@ -60,26 +61,29 @@ def count_contexts(sequences: Sequence[NDArray[np.uint8]], order: int) -> Contex
     """
     if not 0 <= order <= MAX_ORDER:
         raise ValueError(f"A Markov order must be within 0..{MAX_ORDER}, got {order}.")
-    tables = [np.zeros(4 ** (j + 1), np.uint32) for j in range(order + 1)]
+    starts = np.cumsum([0, *(4 ** (j + 1) for j in range(order + 1))])
+    counts = np.zeros(starts[-1], np.uint32)
     for codes in sequences:
-        for start in range(0, len(codes), _COUNT_CHUNK):
-            first = max(0, start - order)
-            piece = codes[first : start + _COUNT_CHUNK]
-            counted = piece < UNKNOWN
-            counted[: start - first] = False
-            for table, (context, known) in zip(tables, contexts(piece, order)):
-                use = known & counted
-                _add_words(table, context[use] * 4 + piece[use])
+        _count_longest(codes, order, starts, counts)
+    tables = [counts[first:last] for first, last in pairwise(starts)]
+    for shorter, longer in zip(tables[-2::-1], tables[:0:-1]):
+        # The base farthest away is a context's highest digit.
+        shorter += longer.reshape(4, -1).sum(axis=0, dtype=np.uint32)
     return ContextCounts(tuple(table.reshape(-1, 4) for table in tables))
 
 
-def _add_words(table: NDArray[np.uint32], words: NDArray[np.int64]) -> None:
-    # bincount needs 8 bytes a possible word whatever the sequence, sorting does not.
-    if len(table) <= 4**MAX_ORDER:
-        table += np.bincount(words, minlength=len(table)).astype(np.uint32)
-    else:
-        present, counts = np.unique(words, return_counts=True)
-        table[present] += counts.astype(np.uint32)
+@njit(nogil=True)
+def _count_longest(codes: NDArray[np.uint8], order: int, starts: NDArray[np.int64], counts: NDArray[np.uint32]) -> None:
+    """Count each known base once, after its longest context of up to `order` known bases."""
+    mask = (1 << (2 * order)) - 1
+    context, known = 0, 0
+    for code in codes:
+        if code >= UNKNOWN:
+            context, known = 0, 0
+            continue
+        counts[starts[known] + context * 4 + code] += np.uint32(1)
+        context = (context * 4 + code) & mask
+        known = min(known + 1, order)
 
 
 def contexts(codes: NDArray[np.uint8], order: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.bool_]]]:
@@ -123,27 +127,37 @@ class MarkovModel:
     def name(self) -> str:
         return f"Markov order {self.order}"
 
-    def distributions(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(length, 4) probabilities of A, C, G, T at each position given the bases before it in `codes`."""
+    def distributions(self, codes: NDArray[np.uint8], *, seen: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """(length, 4) probabilities of A, C, G, T at each position given the bases before it in `codes`.
+
+        seen: (length,) how many of these a position may look at; None: all.
+        """
         result = np.empty((len(codes), 4))
         for start in range(0, len(codes), _CHUNK):
             first = max(0, start - self.order)
-            piece = codes[first : start + _CHUNK]
-            result[start : start + _CHUNK] = self._distributions_of_piece(piece)[start - first :]
+            piece = slice(first, start + _CHUNK)
+            found = self._distributions_of_piece(codes[piece], None if seen is None else seen[piece])
+            result[start : start + _CHUNK] = found[start - first :]
         return result
 
-    def _distributions_of_piece(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+    def _distributions_of_piece(self, codes: NDArray[np.uint8], seen: NDArray[np.int64] | None) -> NDArray[np.float64]:
         p = np.full((len(codes), 4), 0.25)
         orders = zip(self.counts.tables, self.strengths, contexts(codes, self.order))
-        for table, strength, (context, known) in orders:
+        for order, (table, strength, (context, known)) in enumerate(orders):
             counts = table[context]
             longer = (counts + strength * p) / (counts.sum(axis=1, keepdims=True) + strength)
-            p = np.where(known[:, None], longer, p)
+            usable = known if seen is None else known & (seen >= order)
+            p = np.where(usable[:, None], longer, p)
         return p
 
-    def log_probabilities(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(length,) natural log p of each base given the bases before it; 0 where the base itself is unknown."""
-        p = self.distributions(codes)
+    def log_probabilities(
+        self, codes: NDArray[np.uint8], *, seen: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """(length,) natural log p of each base given the bases before it; 0 where the base itself is unknown.
+
+        seen: as for `distributions`.
+        """
+        p = self.distributions(codes, seen=seen)
         chosen = np.take_along_axis(p, np.minimum(codes, 3)[:, None].astype(np.int64), axis=1)[:, 0]
         return np.where(codes < UNKNOWN, np.log(chosen), 0.0)
 

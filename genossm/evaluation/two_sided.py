@@ -30,7 +30,7 @@ from genossm.evaluation.markov import (
     require_strengths,
     reverse_complement_codes,
 )
-from genossm.evaluation.markov_fit import Observed, require_known_bases, tune
+from genossm.evaluation.markov_fit import Observed, require_known_bases, thinned, thinning, tune
 
 logger = logging.getLogger(__name__)
 
@@ -203,10 +203,14 @@ def _observe(
     """Both readings of every base that is to be predicted, as observations of their own."""
     hits: list[list[NDArray[np.float64]]] = [[] for _ in counts.tables]
     totals: list[list[NDArray[np.float64]]] = [[] for _ in counts.tables]
+    targets = [codes < UNKNOWN for codes in sequences]
+    if masked is not None:
+        targets = [known & hidden for known, hidden in zip(targets, masked)]
+    every = thinning(sum(int(scored.sum()) for scored in targets))
     for number, codes in enumerate(sequences):
-        scored, read = codes < UNKNOWN, codes
+        scored, read = thinned(targets[number], every), codes
         if masked is not None:
-            scored, read = scored & masked[number], np.where(masked[number], UNKNOWN, codes).astype(np.uint8)
+            read = np.where(masked[number], UNKNOWN, codes).astype(np.uint8)
         places = np.flatnonzero(scored)
         for start in range(0, len(places), _CHUNK):
             chosen = places[start : start + _CHUNK]
