@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from genossm.data.dataset import WindowDataset, WindowItem
+from genossm.data.dataset import WindowDataset
 from genossm.training import TrainConfig, train
 from genossm.training.module import LanguageModelTraining
 from genossm.training.watchers.pace import Pace
