@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from genossm.cli.scoring import counting, scoring_options
+from genossm.cli.scoring import calibration_option, counting, scoring_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -72,6 +72,7 @@ def merge_command(
 @click.command(cls=_ScoreOrMerge)
 @click.argument("vcf", required=False, metavar="[IN.vcf|IN.vcf.gz|IN.bcf|-]")
 @scoring_options
+@calibration_option
 @click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
 @click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
 @click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")

@@ -32,6 +32,7 @@ from genossm.variants.vcf_output import VcfOutput, format_for, open_output
 
 if TYPE_CHECKING:
     from genossm.models import SequenceModel
+    from genossm.variants.extras import Extras
     from genossm.variants.scorer import Scorer
 
 
@@ -46,12 +47,13 @@ def score_file(
     command: str,
     regions: Regions | None = None,
     batch_size: int | None = None,
+    extras: Extras | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Write the records of `source` to `target` as they came, each with a score or a reason for every ALT allele.
 
     source, target: paths, or "-".   command: for the header, without what may differ between equal runs.
-    regions: where records are taken from; none given is everywhere.
+    regions: where records are taken from; none given is everywhere.   extras: calibration and heads.
     What is finished is kept in a journal beside `target` until the file is whole, unless `source` or `target` is "-";
     under `policy.resume` a run goes on from there, and its files are those of a run that nothing interrupted.
     Raises: MethodError for a method that the model does not give; InputFileError for a file that is no VCF or BCF, is
@@ -63,7 +65,7 @@ def score_file(
     from genossm.variants.scorer import Scorer  # brings torch, which whoever has a model has loaded already
 
     kind = format_for(target, policy.output)
-    scorer = Scorer(model, genome, options, batch_size=batch_size)
+    scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command, scorer.methods, scorer.tags)
     summary = Summary(run)
     started = time.perf_counter()

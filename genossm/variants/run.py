@@ -13,7 +13,7 @@ from genossm.sequence import Variant
 from genossm.variants.files import score_file
 from genossm.variants.job import Progress
 from genossm.variants.journal import read_journal
-from genossm.variants.methods import methods_for, tags_of
+from genossm.variants.methods import methods_for
 from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
 from genossm.variants.policy import FilePolicy
@@ -48,9 +48,10 @@ def run_score_file(
             target,
             options,
             policy,
-            command=equal_runs_command(request.model, model.objective, request.reference, source, options, policy),
+            command=equal_runs_command(request, model.objective, source, options, policy),
             regions=regions,
             batch_size=request.batch_size,
+            extras=request.extras(model, genome, options),
             progress=progress,
         )
 
@@ -61,38 +62,31 @@ def run_score_variants(request: Request, variants: Sequence[str], *, check_ref: 
     Raises: VariantError for a text that is no variant; ReferenceMismatchError under check_ref "e"; what `open_model`
     of the request does.
     """
-    from genossm.variants.scorer import score
+    from genossm.variants.scorer import Scorer
 
     wanted = [Variant.parse(text) for text in variants]
     with genossm.genome.open(request.reference) as genome:
         model, options = request.open_model()
-        scored = score(
-            model,
-            genome,
-            wanted,
-            methods=options.methods,
-            context=options.context,
-            horizon=options.horizon,
-            both_strands=options.both_strands,
-            batch_size=request.batch_size,
-        )
-        return list(table_lines(scored, tags_of(options.methods), check_ref=check_ref))
+        extras = request.extras(model, genome, options)
+        scorer = Scorer(model, genome, options, batch_size=request.batch_size, extras=extras)
+        return list(table_lines(scorer.stream(wanted), scorer.tags, check_ref=check_ref))
 
 
 def equal_runs_command(
-    model_path: str, objective: str, reference: str, source: str, options: ScoringOptions, policy: FilePolicy
+    request: Request, objective: str, source: str, options: ScoringOptions, policy: FilePolicy
 ) -> str:
     """The command that gives these scores, without what may differ between equal runs (output, device, batch size).
 
     objective: the model's; a method that need not be named is not.
     """
-    words = ["genossm", "score", "-f", reference, "-m", model_path]
+    words = ["genossm", "score", "-f", request.reference, "-m", request.model]
     if options.methods != methods_for(objective, ()):
         words += ["--method", ",".join(options.methods)]
     words += ["--context", str(options.context)]
     if options.has_horizon:
         words += ["--horizon", "full" if options.horizon is None else str(options.horizon)]
     words += ["--both-strands"] if options.both_strands else []
+    words += ["--calibration", str(request.calibration)] if request.calibration else []
     words += ["--check-ref", policy.check_ref]
     words += [word for text in policy.regions for word in ("-r", text)]
     words += ["-R", str(policy.regions_file)] if policy.regions_file else []

@@ -99,8 +99,7 @@ def score(
     scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     if hasattr(variants, "columns"):
         return scored_frame(scorer, cast("DataFrame", variants))
-    variants = cast("Iterable[Variant | Allele]", variants)
-    return chain.from_iterable(scorer.score([scorer.locate(v) for v in block]) for block in _blocks(variants))
+    return scorer.stream(cast("Iterable[Variant | Allele]", variants))
 
 
 class Passes(Protocol):
@@ -152,9 +151,19 @@ class Scorer:
         """What each of a scored allele's `numbers` is."""
         return self._quantiles.tags
 
+    @property
+    def measured(self) -> dict[str, dict[str, int | float | str]]:
+        """By method: what a horizon or neighbourhoods leave out, as measured on some of the alleles scored so far."""
+        found = {name: getattr(passes, "measured", None) for name, passes in self._passes.items()}
+        return {name: error.as_dict() for name, error in found.items() if error is not None}
+
     def locate(self, variant: Variant | Allele) -> Located:
         """What can be said of an allele without the model: its status, and where it stands."""
         return self._locator.locate(variant)
+
+    def stream(self, variants: Iterable[Variant | Allele]) -> Iterator[ScoredAllele]:
+        """Score as is read, a block of alleles at a time."""
+        return chain.from_iterable(self.score([self.locate(one) for one in block]) for block in _blocks(variants))
 
     def score(self, located: Sequence[Located], progress: Callable[[int], None] | None = None) -> list[ScoredAllele]:
         """Run the alleles that have something to run. progress: called with the number of rows just done."""

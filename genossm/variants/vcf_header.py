@@ -16,8 +16,9 @@ from genossm.variants.status import Status
 RATIO, STATUS = LLR.tags[0].name, "GENOSSM_STATUS"
 STATUS_MEANING = "One word an ALT allele, or NO_ALT for the record: OK if it is scored, else the reason why it is not"
 _STATUS_LINE = f'##INFO=<ID={STATUS},Number=.,Type=String,Description="{STATUS_MEANING}">'
-_OUR_KEYS = tuple(name.encode() for name in (*(tag.name for tag in tags_of(METHODS)), STATUS))
-_OURS = re.compile(rb"##(INFO=<ID=(" + b"|".join(_OUR_KEYS) + rb")[,>]|genossm_\w+=)")
+# Heads have names of their own: whatever begins so is ours.
+_PREFIX = b"GENOSSM_"
+_OURS = re.compile(rb"##(INFO=<ID=" + _PREFIX + rb"\w+[,>]|genossm_\w+=)")
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,7 @@ def values_of(one: Outcome, tags: tuple[Tag, ...]) -> tuple[float | None, ...]:
 
 def scored_info(info: bytes, scored: Sequence[Outcome], tags: tuple[Tag, ...]) -> bytes:
     """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
-    entries = (
-        [] if info in (b".", b"") else [entry for entry in info.split(b";") if entry.split(b"=")[0] not in _OUR_KEYS]
-    )
+    entries = [] if info in (b".", b"") else [entry for entry in info.split(b";") if not entry.startswith(_PREFIX)]
     if [one.status for one in scored] != [Status.NO_ALT]:
         columns = zip(*(values_of(one, tags) for one in scored))
         for tag, values in zip(tags, columns, strict=True):
