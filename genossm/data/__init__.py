@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genossm.data.labelled_sequences import LabelledSequences as LabelledSequences
     from genossm.data.labelled_sequences import read_class_folders as read_class_folders
     from genossm.data.labelled_sequences import read_sequence_table as read_sequence_table
+    from genossm.data.lengths import Lengths as Lengths
     from genossm.data.masking import MaskedCollator as MaskedCollator
     from genossm.data.masking import Masking as Masking
     from genossm.data.regions import Splits as Splits
@@ -24,11 +25,20 @@ if TYPE_CHECKING:
     from genossm.data.splits_bed import subtract as subtract
     from genossm.data.tracks import BigWigTracks as BigWigTracks
     from genossm.data.tracks import TrackWindows as TrackWindows
+    from genossm.data.variant_pairs import PairCollator as PairCollator
+    from genossm.data.variant_pairs import VariantPairs as VariantPairs
+    from genossm.data.variant_rows import VariantRows as VariantRows
+    from genossm.data.variant_rows import read_variant_rows as read_variant_rows
     from genossm.data.windows import RandomWindows as RandomWindows
     from genossm.data.windows import TiledWindows as TiledWindows
 
 # Resolved on first use: regions and windows need no torch, only the data module needs Lightning.
 _HOME = {
+    "Lengths": "lengths",
+    "read_variant_rows": "variant_rows",
+    "VariantRows": "variant_rows",
+    "VariantPairs": "variant_pairs",
+    "PairCollator": "variant_pairs",
     "IGNORE": "batch",
     "Batch": "batch",
     "BigWigTracks": "tracks",
@@ -58,17 +68,22 @@ __all__ = [
     "GenomeDataModule",
     "LabelledIntervals",
     "LabelledSequences",
+    "Lengths",
     "MaskedCollator",
     "Masking",
+    "PairCollator",
     "RandomWindows",
     "Splits",
     "TiledWindows",
     "TrackWindows",
+    "VariantPairs",
+    "VariantRows",
     "WindowDataset",
     "parse_regions",
     "read_class_folders",
     "read_labelled_intervals",
     "read_sequence_table",
+    "read_variant_rows",
     "splits_from_bed",
     "subtract",
 ]

@@ -120,13 +120,22 @@ class TiledWindows:
         _report_excluded(self.excluded, possible, window, max_n_fraction, regions)
 
     def interval(self, sample: int) -> Interval:
-        epoch, index = divmod(sample, self.epoch_size)
-        if self.shuffle:
-            index = int(_permutation(self.seed, epoch, self.epoch_size)[index])
+        index = sample_order(self.seed, sample, self.epoch_size) if self.shuffle else sample % self.epoch_size
         start = int(self._starts[index])
-        flip = self.reverse_complement and _generator(self.seed, sample).integers(2)
         contig = self._contigs[int(self._regions[index])]
-        return Interval(contig, start, start + self.window, "-" if flip else "+")
+        strand = sample_strand(self.seed, sample) if self.reverse_complement else "+"
+        return Interval(contig, start, start + self.window, strand)
+
+
+def sample_order(seed: int, sample: int, size: int) -> int:
+    """Which of `size` items a sample number stands for, where every epoch has them all in an order of its own."""
+    epoch, index = divmod(sample, size)
+    return int(_permutation(seed, epoch, size)[index])
+
+
+def sample_strand(seed: int, sample: int) -> Literal["+", "-"]:
+    """A strand drawn for a sample number."""
+    return "-" if _generator(seed, sample).integers(2) else "+"
 
 
 def _generator(seed: int, sample: int) -> np.random.Generator:
