@@ -18,6 +18,7 @@ def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: b
 
     Paths in the configuration are relative to the current directory.
     """
+    from genossm.parallel.processes import is_first
     from genossm.training import load_train_config, train
 
     config = load_train_config(config_path, settings)
@@ -27,4 +28,5 @@ def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: b
         click.echo("\n".join(estimate_memory(config).lines()))
         return
     result = train(config, resume=resume, force=force)
-    click.echo(result.model)
+    if is_first():
+        click.echo(result.model)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from genossm.parallel.context import context_parallel, join_context, shortest_part, split_context
 from genossm.parallel.group import ContextGroup, spans
-from genossm.parallel.processes import agreed, process_count, process_rank, total, whole
+from genossm.parallel.processes import agreed, is_first, process_count, summed, whole
 
 __all__ = [
     "ContextGroup",
     "agreed",
     "context_parallel",
+    "is_first",
     "join_context",
     "process_count",
-    "process_rank",
     "shortest_part",
     "spans",
     "split_context",
-    "total",
+    "summed",
     "whole",
 ]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-# What torchrun, Lightning's own starter and Slurm set, in the order in which Lightning looks at them.
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def started() -> bool:
@@ -17,11 +16,18 @@ def started() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def process_rank() -> int:
-    """This process's number among those of the run, 0 where it is alone; known from the start."""
+def is_first() -> bool:
+    """Whether this is the first process of the run, or the only one; known before they meet.
+
+    torchrun sets RANK, Slurm SLURM_PROCID; processes that Lightning starts have their numbers on a machine, and the
+    machines numbers that the user gave.
+    """
     if started():
-        return dist.get_rank()
-    return int(next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0"))
+        return dist.get_rank() == 0
+    for name in ("RANK", "SLURM_PROCID"):
+        if name in os.environ:
+            return os.environ[name] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
 
 
 def process_count() -> int:
@@ -29,23 +35,35 @@ def process_count() -> int:
     return dist.get_world_size() if started() else 1
 
 
-def total(tensor: Tensor) -> Tensor:
+def summed(tensor: Tensor) -> Tensor:
     """The sum of a tensor over all processes, on each of them; the tensor itself where there is one. No gradient."""
     if process_count() == 1:
         return tensor
-    summed = tensor.detach().clone()
-    dist.all_reduce(summed)
-    return summed
+    result = tensor.detach().clone()
+    dist.all_reduce(result)
+    return result
 
 
 def agreed(wish: bool, device: torch.device) -> bool:
-    """True on every process as soon as one wishes it; collective, like `total`."""
+    """True on every process as soon as one wishes it; collective, like `summed`."""
     if process_count() == 1:
         return wish
-    return bool(total(torch.tensor(float(wish), device=device)) > 0)
+    return bool(summed(torch.tensor(float(wish), device=device)) > 0)
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that is spread over processes (FSDP), whole; collective. Any other as it is."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
+
+
+@contextmanager
+def own_group() -> Iterator[None]:
+    """Processes that meet in this block part at its end; those that had met before stay together.
+
+    After an error they do not part: the others may be waiting for this one.
+    """
+    met = started()
+    yield
+    if started() and not met:
+        dist.destroy_process_group()

@@ -18,11 +18,13 @@ from genossm.data.datamodule import GenomeDataModule
 from genossm.data.lightning import require_lightning
 from genossm.data.windows import WindowPlan
 from genossm.models import SequenceModel
+from genossm.parallel import agreed
 from genossm.training.checkpoints import Checkpoints
 from genossm.training.config import TrainConfig
 from genossm.training.metrics import MetricsLog
 from genossm.training.module import LanguageModelTraining
 from genossm.training.progress import ProgressLines
+from genossm.training.strategy import build_strategy
 from genossm.training.watchers.watch import Watch
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def fit(
         workers=config.data.workers,
         masking=config.masking,
         seed=config.run.seed,
+        readers=config.run.readers,
     )
     module = LanguageModelTraining(
         model,
@@ -77,6 +80,7 @@ def fit(
         total_steps=config.total_steps,
         gradient_clip=config.run.gradient_clip,
         micro_batch=lambda step: lengths.at(step).micro_batch,
+        context_parallel=config.run.context_parallel,
     )
     log = MetricsLog(metrics, lengths=lengths, every=config.run.log_every, total_steps=config.total_steps)
     kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)
@@ -100,6 +104,8 @@ def build_trainer(config: TrainConfig, callbacks: list[Callback]) -> Trainer:
     return require_lightning().Trainer(
         accelerator=run.accelerator,
         devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=build_strategy(run),
         precision=_precision(config),
         max_steps=-1 if config.total_steps is None else config.total_steps,
         max_epochs=-1,
@@ -130,7 +136,8 @@ class TimeLimit(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if time.monotonic() - self._started >= self.seconds:
+        # Processes whose clocks disagree would wait for one another in the next step.
+        if agreed(time.monotonic() - self._started >= self.seconds, pl_module.device):
             trainer.should_stop = True
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from genossm.data.batch import IGNORE, Batch
 from genossm.data.lightning import require_lightning
 from genossm.nn.watching import watching_states
+from genossm.parallel import ContextGroup, process_count, split_context, summed, whole
 from genossm.sequence.interval import Interval
 from genossm.training.config import OptimizerConfig, ScheduleConfig
 from genossm.training.numerics import non_finite_message
@@ -56,6 +57,7 @@ class LanguageModelTraining(LightningModule):
     total_steps: where the schedule ends.   gradient_clip: largest norm of all gradients together, None for none.
     micro_batch: windows in one pass; a batch of more is read in parts, whose gradients add up to the whole batch's,
     each target base counting alike. None: the batch in one pass. A function of the step's number, where it changes.
+    context_parallel: neighbouring processes that get the same windows and read a stretch of them each.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
     validation, `last_intervals` for what a step read. Who sets `measures` before a step finds its figures in `measured`
     after it, without another transfer from the GPU.
@@ -71,8 +73,11 @@ class LanguageModelTraining(LightningModule):
         total_steps: int | None,
         gradient_clip: float | None = 1.0,
         micro_batch: int | Callable[[int], int | None] | None = None,
+        context_parallel: int = 1,
     ) -> None:
         super().__init__()
+        self.context_parallel = context_parallel
+        self._context: ContextGroup | None = None
         self.model, self.micro_batch = model, micro_batch
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.total_steps, self.gradient_clip = total_steps, gradient_clip
@@ -89,6 +94,15 @@ class LanguageModelTraining(LightningModule):
         """Where the windows of the step under way, or just done, stand on the genome."""
         return () if self._batch is None else self._batch.intervals
 
+    def setup(self, stage: str) -> None:  # noqa: ARG002
+        """Processes have met by now; Lightning calls this before it spreads the model over them."""
+        if self.context_parallel > 1 and self._context is None:
+            self._context = split_context(self.model, ContextGroup.consecutive(self.context_parallel))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        """Of the windows that this process's group reads together, its own stretch."""
+        return batch if self._context is None else batch.stretch(self._context.span(batch.targets.shape[1]))
+
     def nats(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
         """Sum of −ln p over a batch's target bases, and their number."""
         logits = self.model(batch.input_ids).logits
@@ -98,8 +112,9 @@ class LanguageModelTraining(LightningModule):
         self._batch = batch
         # Here and not in Lightning's place, which is after the forward pass: gradients of the first parts must stay.
         self.zero_grad()
-        # A batch may hold no target at all (windows of N, where the limit allows them).
-        count = (batch.targets != IGNORE).sum().clamp(min=1)
+        # Every target base of every process counts alike; the gradients of processes are averaged. A batch may hold no
+        # target at all (windows of N, where the limit allows them).
+        count = summed((batch.targets != IGNORE).sum()).clamp(min=1) / process_count()
         rows = self.micro_batch(self.global_step) if callable(self.micro_batch) else self.micro_batch
         *parts, last = batch.split(rows or len(batch.input_ids))
         done = torch.zeros((), device=count.device)
@@ -124,8 +139,8 @@ class LanguageModelTraining(LightningModule):
     ) -> None:
         """Check loss and gradients, then clip; Lightning calls this once a step, just before the update."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        figures = torch.stack([self._loss.float(), norm.float()])
+        norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters]))
+        figures = torch.stack([summed(self._loss.float()) / process_count(), norm.float()])
         names = self.measures.names if self.measures else ()
         if self.measures:
             figures = torch.cat([figures, self.measures.of_step(self._states, figures.device)])

@@ -15,6 +15,7 @@ from genossm.core.atomic import atomic_file
 from genossm.core.errors import OutputExistsError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.models import SequenceModel, load
+from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
 from genossm.training.reading import plan_windows
 from genossm.training.resume import check_same_run, find_checkpoint
@@ -41,21 +42,25 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
     """Run what `config` describes and leave the model with the fewest validation bits in `<output>/model`.
 
     resume: go on from the run's last checkpoint.   force: replace a run that stands in the output directory.
-    Nothing is written before the whole configuration has been checked against the genome.
+    Nothing is written before the whole configuration has been checked against the genome. Of several processes the
+    first writes; each returns the same.
 
     Raises: UsageError, ConfigError, InputFileError, OutputExistsError and the genome's errors before the first step;
     MissingDependencyError without Lightning; NumericsError if a loss or gradient is not finite.
     """
     directory = config.output.directory
-    checkpoint = _checkpoint_to_resume(config, resume=resume, force=force)
-    with genossm.genome.open(config.genome.path) as genome:
+    # What stands in the directory is the first process's business; it may have made it by now.
+    first = is_first()
+    checkpoint = _checkpoint_to_resume(config, resume=resume, force=force) if first or resume else None
+    with genossm.genome.open(config.genome.path) as genome, own_group():
         windows = plan_windows(config, genome)
         torch.manual_seed(config.run.seed)
         model = SequenceModel(config.stack_config())
         model.backbone.recompute(config.run.recompute)
         from genossm.training.fit import fit
 
-        _prepare_directory(directory, config, keep=resume)
+        if first:
+            _prepare_directory(directory, config, keep=resume)
         outcome = fit(
             config,
             model,
