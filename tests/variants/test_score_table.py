@@ -214,7 +214,9 @@ def test_the_command(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.csv").write_text("variant\n20:1000226:A>T\n20:5:A>C\n20:1000341:C>A\n20:1000716:T>A\n")
     usual = ["score-table", "in.csv", "-f", str(human_fasta), "-m", str(model_dir), "--context", "64"]
-    run_command([*usual, "-o", "out.csv", "--summary", "counts.json"])
+    with pytest.raises(SystemExit) as stop:
+        run_command([*usual, "-o", "out.csv", "--summary", "counts.json"])
+    assert not stop.value.code
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("genossm score-table: 4 records, 4 alleles: 3 scored, 1 not (1 REF_MISMATCH)")
