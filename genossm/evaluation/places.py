@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +42,18 @@ if TYPE_CHECKING:
 WORD, REPEATED = 24, 10
 REACHES = (512, 8192, 65_536, 524_288)
 OUTSIDE, INSIDE = "outside repeats", "inside repeats"
-NO_COPY = "no copy"
+NO_COPY = f"no copy within {REACHES[-1]:,}"
 FORMAT = "genossm-places"
 _PIECE = 1 << 24
 
 
 def copy_names() -> tuple[str, ...]:
-    """The kinds of reach, nearest first, "no copy" last."""
-    return (*(f"copy within {reach:,}" for reach in REACHES), NO_COPY)
+    """The kinds of reach, nearest first, none last."""
+    farther = (f"copy {nearer + 1:,} to {reach:,} back" for nearer, reach in pairwise(REACHES))
+    return (f"copy within {REACHES[0]:,}", *farther, NO_COPY)
 
 
-CLASSES = tuple(f"{repeat}, {copy}" for repeat in (OUTSIDE, INSIDE) for copy in copy_names())
+CLASSES = tuple(f"{repeat}; {copy}" for repeat in (OUTSIDE, INSIDE) for copy in copy_names())
 
 
 @dataclass(frozen=True, eq=False)
