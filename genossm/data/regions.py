@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from genossm.core.errors import ConfigError
+from genossm.genome.bed import read_bed
 from genossm.sequence.interval import Interval, parse_region
 
 if TYPE_CHECKING:
@@ -43,13 +44,35 @@ class Splits:
 def parse_regions(genome: Genome, texts: Iterable[str]) -> tuple[Interval, ...]:
     """Region strings (1-based, `20:1,000,001-3,000,000`, or a contig's name for all of it) as intervals of `genome`.
 
-    Raises: IntervalError for a region that cannot be read or leaves its contig; ContigNotFoundError.
+    A text that ends in .bed or .bed.gz is a BED file: its intervals, those that overlap or touch as one, on no strand.
+    Raises: IntervalError for a region that cannot be read or leaves its contig; ContigNotFoundError; InputFileError,
+    naming the line, for such a BED file.
     """
-    intervals = []
+    intervals: list[Interval] = []
     for text in texts:
+        if is_bed(text):
+            intervals += merged([record.interval for record in read_bed(text, genome)])
+            continue
         region = parse_region(text, genome.length)
         intervals.append(Interval(genome.resolve(region.contig), region.start, region.end, region.strand))
     return tuple(intervals)
+
+
+def is_bed(text: str) -> bool:
+    """Whether a text names a BED file and no region."""
+    return text.endswith((".bed", ".bed.gz", ".bed.bgz"))
+
+
+def merged(intervals: Iterable[Interval]) -> list[Interval]:
+    """Intervals that overlap or touch made one, on the plus strand, sorted."""
+    found: list[Interval] = []
+    for interval in sorted(intervals, key=lambda one: (one.contig, one.start)):
+        last = found[-1] if found else None
+        if last is not None and last.contig == interval.contig and interval.start <= last.end:
+            found[-1] = Interval(last.contig, last.start, max(last.end, interval.end))
+        else:
+            found.append(Interval(interval.contig, interval.start, interval.end))
+    return found
 
 
 def refuse_overlaps(named: dict[str, Sequence[Interval]]) -> None:

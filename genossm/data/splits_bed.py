@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from genossm.core.errors import ConfigError, InputFileError
-from genossm.data.regions import Splits
+from genossm.data.regions import Splits, merged
 from genossm.genome.bed import read_bed
 from genossm.sequence.interval import Interval
 
@@ -45,15 +46,20 @@ def subtract(regions: Sequence[Interval], holes: Sequence[Interval]) -> tuple[In
 
     Raises: ConfigError if nothing is left.
     """
-    kept = [piece for region in regions for piece in _around(region, holes)]
+    apart: dict[str, list[Interval]] = {}
+    for hole in merged(holes):
+        apart.setdefault(hole.contig, []).append(hole)
+    kept = [piece for region in regions for piece in _around(region, apart.get(region.contig, []))]
     if not kept:
         raise ConfigError("The excluded intervals cover every region, so nothing is left. Exclude less.")
     return tuple(kept)
 
 
 def _around(region: Interval, holes: Sequence[Interval]) -> Iterator[Interval]:
+    """What is left of a region; the holes are those of its contig, sorted and apart."""
     start = region.start
-    for hole in sorted((hole for hole in holes if region.overlaps(hole)), key=lambda hole: hole.start):
+    first = bisect_right(holes, region.start, key=lambda hole: hole.end)
+    for hole in holes[first : bisect_left(holes, region.end, key=lambda hole: hole.start)]:
         if hole.start > start:
             yield Interval(region.contig, start, hole.start, region.strand)
         start = max(start, hole.end)

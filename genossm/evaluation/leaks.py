@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from genossm.core.errors import ConfigError
 from genossm.data.regions import parse_regions
+from genossm.data.splits_bed import subtract
 from genossm.sequence.interval import Interval
 
 if TYPE_CHECKING:
@@ -34,13 +35,16 @@ def _learnt(model_directory: Path, genome: Genome) -> list[tuple[str, Interval]]
     try:
         content = json.loads((model_directory / "provenance.json").read_text())
         splits = content["extra"]["config"]["splits"]
-        texts = {name: splits[name] for name in ("train", "validation")}
-    except (OSError, ValueError, KeyError, TypeError):
+        texts = {name: _listed(splits.get(name, ())) for name in ("train", "validation", "exclude")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     if content.get("reference_digest") != genome.reference_digest:
         return []
-    return [
-        (name, interval)
-        for name, regions in texts.items()
-        for interval in parse_regions(genome, map(str, regions if isinstance(regions, list) else [regions]))
-    ]
+    train, validation, holes = (parse_regions(genome, regions) for regions in texts.values())
+    learnt = {"train": subtract(train, holes) if train else (), "validation": validation}
+    return [(name, interval) for name, regions in learnt.items() for interval in regions]
+
+
+def _listed(regions: object) -> list[str]:
+    """A configuration has one region or several; YAML reads a contig named `20` as a number."""
+    return [str(region) for region in (regions if isinstance(regions, list | tuple) else [regions])]

@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 from genossm.core.errors import ConfigError
 from genossm.core.strict import require_positive
 from genossm.data.lengths import Lengths, Stage
+from genossm.data.regions import is_bed
 
 Regions = tuple[str | int, ...] | str | int
+SplitName = Literal["train", "validation", "test", "exclude"]
 
 
 @dataclass(frozen=True)
 class SplitsConfig:
-    """Region strings, 1-based: `20:1,000,001-3,000,000`, or a contig's name for all of it; one or a list.
+    """Region strings, 1-based: `20:1,000,001-3,000,000`, a contig's name for all of it, or the path of a BED file
+    (.bed, .bed.gz); one or a list.
 
-    exclude: regions that are cut out of `train`, so that held-out parts of a chromosome are easily left out of it.
+    exclude: what is cut out of `train`, so that held-out parts of a chromosome are easily left out of it.
+    bed: a BED file whose fourth column says train, valid or test, as Basenji writes it, instead of the three above.
+    A run writes the regions of BED files out in its own configuration: they are what it read, whatever becomes of the
+    files.
     """
 
-    train: Regions
-    validation: Regions
+    train: Regions = ()
+    validation: Regions = ()
     test: Regions = ()
     exclude: Regions = ()
+    bed: Path | None = None
 
-    def regions(self, name: Literal["train", "validation", "test", "exclude"]) -> tuple[str, ...]:
+    def __post_init__(self) -> None:
+        given = [name for name in ("train", "validation", "test") if self.regions(name)]
+        if self.bed is not None and given:
+            raise ConfigError(f"bed and {given[0]} are both given. Keep one: the file says all three splits.")
+        if self.bed is None and not {"train", "validation"} <= set(given):
+            raise ConfigError(
+                f"{'validation' if 'train' in given else 'train'} is missing. Give train and validation regions, such "
+                "as 20:1,000,001-3,000,000, or a BED file of splits (bed)."
+            )
+
+    @property
+    def names_files(self) -> bool:
+        """Whether regions stand in BED files."""
+        names: tuple[SplitName, ...] = get_args(SplitName)
+        return self.bed is not None or any(is_bed(text) for name in names for text in self.regions(name))
+
+    def regions(self, name: SplitName) -> tuple[str, ...]:
         """The regions of a split as strings; YAML reads a contig named `20` as a number."""
         value: Regions = getattr(self, name)
         return tuple(map(str, value)) if isinstance(value, tuple) else (str(value),)

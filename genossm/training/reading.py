@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import genossm.genome
 from genossm.data.lengths import StagedWindows
 from genossm.data.regions import Splits, parse_regions
-from genossm.data.splits_bed import subtract
+from genossm.data.splits_bed import splits_from_bed, subtract
 from genossm.data.windows import RandomWindows, TiledWindows, WindowPlan
 from genossm.training.config import TrainConfig
 from genossm.training.data_config import SplitsConfig
@@ -19,10 +21,27 @@ def parse_splits(config: SplitsConfig, genome: Genome) -> Splits:
     """The regions of a configuration on `genome`. Raises: ConfigError for splits that overlap or are empty; the
     genome's errors for regions that it does not have.
     """
-    train, validation, test, holes = (
-        parse_regions(genome, config.regions(name)) for name in ("train", "validation", "test", "exclude")
-    )
-    return Splits(subtract(train, holes) if holes else train, validation, test)
+    holes = parse_regions(genome, config.regions("exclude"))
+    if config.bed is not None:
+        splits = splits_from_bed(config.bed, genome)
+        return replace(splits, train=subtract(splits.train, holes))
+    train, validation, test = (parse_regions(genome, config.regions(name)) for name in ("train", "validation", "test"))
+    return Splits(subtract(train, holes), validation, test)
+
+
+def with_regions(config: TrainConfig) -> TrainConfig:
+    """The configuration with the regions of its BED files written out.
+
+    So a run's own files say what was read, judging its model knows what was learnt, and resuming notices a BED file
+    that changed. Without BED files it is the configuration as it came.
+    Raises: as `parse_splits`, and the genome's errors.
+    """
+    if not config.splits.names_files:
+        return config
+    with genossm.genome.open(config.genome.path) as genome:
+        splits = parse_splits(config.splits, genome)
+    train, validation, test = (tuple(map(str, part)) for part in (splits.train, splits.validation, splits.test))
+    return replace(config, splits=SplitsConfig(train, validation, test))
 
 
 def plan_windows(config: TrainConfig, genome: Genome) -> tuple[WindowPlan, WindowPlan]:

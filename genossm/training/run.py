@@ -17,7 +17,7 @@ from genossm.core.provenance import Provenance
 from genossm.models import SequenceModel, load
 from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
-from genossm.training.reading import plan_windows
+from genossm.training.reading import plan_windows, with_regions
 from genossm.training.resume import check_same_run, find_checkpoint
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
     Raises: UsageError, ConfigError, InputFileError, OutputExistsError and the genome's errors before the first step;
     MissingDependencyError without Lightning; NumericsError if a loss or gradient is not finite.
     """
+    config = with_regions(config)
     directory = config.output.directory
     # What stands in the directory is the first process's business; it may have made it by now.
     first = is_first()
