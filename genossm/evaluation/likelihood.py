@@ -22,11 +22,18 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = 1 << 16
 # A GPU is idle half the time with less.
 _GPU_BATCH_TOKENS = 1 << 19
+# Windows in one pass, however short they are: a GPU's grid has an end.
+_BATCH_WINDOWS = 1 << 14
 
 
 def tokens_a_pass(model: SequenceModel) -> int:
     """How many tokens an evaluation reads at once on the model's device."""
     return _GPU_BATCH_TOKENS if model.device.type == "cuda" else _BATCH_TOKENS
+
+
+def windows_a_pass(model: SequenceModel, length: int) -> int:
+    """How many windows of `length` tokens an evaluation reads at once."""
+    return max(1, min(tokens_a_pass(model) // length, _BATCH_WINDOWS))
 
 
 def base_log_probabilities(
@@ -50,7 +57,7 @@ def base_log_probabilities(
     around = Interval(region.contig, max(0, region.start - half), region.end)
     ids = genome.encode(around, model.tokenizer)
     values, scored = np.zeros(len(region)), np.zeros(len(region), bool)
-    size = max(1, tokens_a_pass(model) // context)
+    size = windows_a_pass(model, context)
     for run in window_runs(region, around, half=half, left=half, right=0, size=size):
         windows = torch.from_numpy(run.windows(ids, around.start))
         picked, known = _score_windows(model, windows, run.first - run.start)

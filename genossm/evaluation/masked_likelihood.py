@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from genossm.core.errors import ConfigError
-from genossm.evaluation.likelihood import tokens_a_pass
+from genossm.evaluation.likelihood import windows_a_pass
 from genossm.evaluation.window_runs import window_runs
 from genossm.inference import masked_log_probabilities, require_masked
 from genossm.sequence.interval import Interval
@@ -56,7 +56,7 @@ def hidden_log_probabilities(
     true = genome.encode(around, model.tokenizer)
     hidden = hidden_places(around, fraction, seed)
     values = np.zeros(len(region))
-    size = max(1, tokens_a_pass(model) // (half + 2 * flank))
+    size = windows_a_pass(model, half + 2 * flank)
     for run in window_runs(region, around, half=half, left=flank, right=flank, size=size):
         rows = _predict(model, run.windows(true, around.start), run.windows(hidden, around.start))
         judged = rows[:, run.first - run.start : run.first - run.start + half].reshape(-1)

@@ -30,16 +30,17 @@ def bits_by_context(panels: Mapping[str, Sequence[ContextCurve]], *, unit: str, 
 
     unit: of the bits.   axis: what a context is.
     """
-    figure, first = new_figure(4.2 * max(1, len(panels)) + 1.0, 4.2)
-    axes = [first, *(figure.add_subplot(1, len(panels), i + 1) for i in range(1, len(panels)))]
-    first.set_subplotspec(figure.add_gridspec(1, max(1, len(panels)))[0])
+    figure, only = new_figure(4.0 * max(1, len(panels)) + 1.0, 4.2)
+    only.remove()
+    axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+    first = axes[0]
     for one, (title, curves) in zip(axes, panels.items()):
         _draw(one, curves)
         one.set_title(title, fontsize=10, color=INK, loc="left")
-        one.set_xlabel(axis)
+        one.set_xlabel(axis, color=INK)
         for side in ("top", "right"):
             one.spines[side].set_visible(False)
-    first.set_ylabel(f"{unit} (less is better)")
+    first.set_ylabel(f"{unit} (less is better)", color=INK)
     handles, labels = first.get_legend_handles_labels()
     figure.legend(
         handles, labels, frameon=False, fontsize=8, ncols=min(3, max(1, len(labels))), loc="outside upper left"
@@ -62,6 +63,7 @@ def _draw(axes: Axes, curves: Sequence[ContextCurve]) -> None:
             marker="o" if curve.is_model else None,
             markersize=3,
         )
-        axes.fill_between(curve.contexts, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        if curve.is_model:
+            axes.fill_between(curve.contexts, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.tick_params(colors=INK, labelsize=8)
