@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class WindowItem:
-    """ids: [BOS] and one token a base, in reading direction of `interval` (reverse complement on "-").
+    """ids: [BOS] and one token a base, in reading direction of `interval` (reverse complement on "-"), then N where the
+    interval is shorter than the window.
 
     sample: the number that the window was asked for by, from which everything random about it follows.
     """
@@ -43,7 +44,8 @@ class WindowDataset(Dataset[WindowItem]):
 
     def __getitem__(self, index: int) -> WindowItem:
         interval = self.plan.interval(index)
-        ids = np.empty(len(interval) + 1, np.uint8)
+        ids = np.empty(self.plan.length(index) + 1, np.uint8)
         ids[0] = self.tokenizer.bos_id
-        self.genome.encode(interval, self.tokenizer, out=ids[1:])
+        self.genome.encode(interval, self.tokenizer, out=ids[1 : len(interval) + 1])
+        ids[len(interval) + 1 :] = self.tokenizer.n_id
         return WindowItem(ids, interval, index)

@@ -102,6 +102,10 @@ class StagedWindows:
         self.plans = [make(stage.window, seed + number * _WORD) for number, stage in enumerate(lengths.stages)]
         self.window = max(stage.window for stage in lengths.stages)
         self.epoch_size, self.excluded = self.plans[-1].epoch_size, self.plans[-1].excluded
+        self.pads = any(plan.pads for plan in self.plans)
+
+    def length(self, sample: int) -> int:
+        return self.lengths.stages[self.lengths.place(sample)[0]].window
 
     def interval(self, sample: int) -> Interval:
         number, within = self.lengths.place(sample)

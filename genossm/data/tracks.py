@@ -100,7 +100,8 @@ class TrackItem:
 class TrackWindows(Dataset[TrackItem]):
     """Item n is the window that the plan gives sample number n, with its tracks; n may pass `len`, one epoch.
 
-    Raises: ConfigError if the plan's window is no whole number of bins.
+    Raises: ConfigError if the plan's window is no whole number of bins, or the plan pads: there is nothing measured
+    beyond a contig.
     """
 
     def __init__(self, genome: Genome, plan: WindowPlan, tokenizer: NucleotideTokenizer, tracks: BigWigTracks) -> None:
@@ -108,6 +109,8 @@ class TrackWindows(Dataset[TrackItem]):
             raise ConfigError(
                 f"A window of {plan.window:,} bases is no multiple of the bin of {tracks.bin_length}. Change either."
             )
+        if plan.pads:
+            raise ConfigError("Windows of tracks cannot be padded. Leave short regions and tails out.")
         self.genome, self.plan, self.tokenizer, self.tracks = genome, plan, tokenizer, tracks
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from genossm.core.errors import ConfigError
 from genossm.core.strict import require_positive
 from genossm.data.lengths import Lengths, Stage
 from genossm.data.regions import is_bed
+from genossm.data.windows import ShortRegions, Tails
 
 Regions = tuple[str | int, ...] | str | int
 SplitName = Literal["train", "validation", "test", "exclude"]
@@ -86,7 +87,11 @@ class DataConfig:
         length, the same share of it), shuffled.
     reverse_complement: read each training window on a random strand.
     max_n_fraction: windows with a larger share of letters other than A, C, G, T are left out.
-    short_regions: regions that are shorter than a window are an error ("raise"), or left out and counted ("skip").
+    tails: what tiles leave at a region's end, in validation too, is left out ("drop"), read with bases before it
+        ("shift") or with N behind it ("pad").
+    jitter: tiles of training are moved by up to so many bases to either side, anew each time.
+    short_regions: regions that are shorter than a window are an error ("raise"), left out and counted ("skip"), or read
+        with N behind them ("pad").
     workers: loader processes; the batches are the same at any number.
     validation_window, validation_batch: as for training (in its last stage) unless given.
     """
@@ -103,7 +108,9 @@ class DataConfig:
     validation_batch: int | None = None
     lengths: tuple[StageConfig, ...] = ()
     micro_tokens: int | None = None
-    short_regions: Literal["raise", "skip"] = "raise"
+    short_regions: ShortRegions = "raise"
+    tails: Tails = "drop"
+    jitter: int = 0
 
     def __post_init__(self) -> None:
         require_positive(
@@ -116,6 +123,10 @@ class DataConfig:
             raise ConfigError(f"max_n_fraction is {self.max_n_fraction}; wanted a share from 0 to 1.")
         if self.stride is not None and self.sampling != "tiled":
             raise ConfigError("stride is given, but sampling is 'random'. Set sampling: tiled, or leave stride out.")
+        if self.jitter < 0 or (self.jitter and self.sampling != "tiled"):
+            raise ConfigError(
+                f"jitter is {self.jitter} and sampling {self.sampling!r}; wanted 0 or more, and sampling: tiled."
+            )
         if self.micro_batch is not None and self.micro_tokens is not None:
             raise ConfigError("micro_batch and micro_tokens are both given. Keep one: they say the same.")
         self.stages()

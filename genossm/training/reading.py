@@ -67,6 +67,8 @@ def plan_windows(config: TrainConfig, genome: Genome) -> tuple[WindowPlan, Windo
             splits.train,
             window,
             stride=data.stride_at(window),
+            tails=data.tails,
+            jitter=data.jitter,
             shuffle=True,
             seed=seed,
             reverse_complement=data.reverse_complement,
@@ -78,6 +80,7 @@ def plan_windows(config: TrainConfig, genome: Genome) -> tuple[WindowPlan, Windo
         genome,
         splits.validation,
         data.validation_window or data.window,
+        tails=data.tails,
         max_n_fraction=data.max_n_fraction,
         short_regions=data.short_regions,
     )

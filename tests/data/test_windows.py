@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,9 +15,12 @@ from hypothesis import strategies as st
 
 import genossm.genome
 from genossm.core.errors import ConfigError, IntervalError
+from genossm.data.batch import IGNORE, CausalCollator
+from genossm.data.dataset import WindowDataset
 from genossm.data.unknown import UnknownRuns
 from genossm.data.windows import RandomWindows, TiledWindows, _allowed
 from genossm.genome import Genome
+from genossm.sequence import NucleotideTokenizer
 from genossm.sequence.interval import Interval
 
 
@@ -170,7 +173,7 @@ def test_short_regions_are_left_out_where_asked_for_and_counted(
 ) -> None:
     regions = [Interval("known", 0, 5), *REGIONS, Interval("short", 0, 8)]
     for kind in (RandomWindows, TiledWindows):
-        with pytest.raises(IntervalError, match=r"leave short regions out \(short_regions: skip\)"):
+        with pytest.raises(IntervalError, match=r"leave short regions out \(short_regions: skip, or pad\)"):
             kind(genome, regions, 10)
         caplog.clear()
         plan, without = kind(genome, regions, 10, short_regions="skip"), kind(genome, REGIONS, 10)
@@ -178,5 +181,77 @@ def test_short_regions_are_left_out_where_asked_for_and_counted(
         assert [plan.interval(n) for n in range(30)] == [without.interval(n) for n in range(30)]
         with pytest.raises(IntervalError, match="does not fit: contig short has 8 bases"):
             kind(genome, [Interval("short", 0, 8)], 10, short_regions="skip")
-    with pytest.raises(ConfigError, match="short_regions is 'pda'; wanted one of raise, skip"):
+    with pytest.raises(ConfigError, match="short_regions is 'pda'; wanted one of raise, skip, pad"):
         RandomWindows(genome, REGIONS, 10, short_regions="pda")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tails", "expected"),
+    [
+        ("drop", [(20, 30), (30, 40), (0, 10)]),
+        ("shift", [(20, 30), (30, 40), (35, 45), (0, 10)]),
+        ("pad", [(20, 30), (30, 40), (40, 45), (0, 10)]),
+    ],
+)
+def test_tails_are_dropped_shifted_or_padded(
+    genome: Genome, tails: Literal["drop", "shift", "pad"], expected: list[tuple[int, int]]
+) -> None:
+    plan = TiledWindows(genome, [Interval("known", 20, 45), Interval("known", 0, 10)], 10, tails=tails)
+    found = [plan.interval(n) for n in range(plan.epoch_size)]
+    assert [(one.start, one.end) for one in found] == expected
+    assert plan.pads == (tails == "pad")
+    # Strides beside the window: wide ones leave no tail in a gap, narrow ones leave one tail.
+    for stride, starts in ((20, [20, 40]), (4, [20, 24, 28, 32, 36])):
+        sparse = TiledWindows(genome, [Interval("known", 20, 45)], 10, stride=stride, tails="pad")
+        assert [sparse.interval(n).start for n in range(sparse.epoch_size)] == starts
+
+
+def test_short_regions_are_padded_where_asked_for_and_as_frequent_as_others(genome: Genome) -> None:
+    regions = [Interval("known", 0, 100), Interval("short", 0, 8)]
+    tiles = TiledWindows(genome, regions, 50, short_regions="pad")
+    assert [tiles.interval(n) for n in range(tiles.epoch_size)][-1] == Interval("short", 0, 8)
+    plan = RandomWindows(genome, regions, 50, seed=1, reverse_complement=True, short_regions="pad")
+    assert plan.pads
+    found = Counter(plan.interval(n).contig for n in range(4000))
+    # 51 starts in one region, 50 draws for the other: a base of it comes as often as one in the middle of the first.
+    assert 1800 < found["short"] < 2200
+    assert {len(plan.interval(n)) for n in range(100)} == {8, 50}
+    assert plan.length(0) == 50
+
+
+@settings(deadline=None, max_examples=20)
+@given(jitter=st.integers(1, 30), seed=st.integers(0, 5))
+def test_jitter_moves_tiles_within_region_and_limit(
+    jitter: int, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    letters = "ACGT" * 20 + "N" * 8 + "ACGT" * 20
+    path = write_fasta(tmp_path_factory.mktemp("jitter") / "x.fa", x=letters)
+    genome, region = genossm.genome.open(path), Interval("x", 5, 160)
+
+    def make(jitter: int) -> TiledWindows:
+        return TiledWindows(genome, [region], 10, seed=seed, shuffle=True, jitter=jitter, max_n_fraction=0.2)
+
+    plan, still = make(jitter), make(0)
+    moved = [(plan.interval(n), still.interval(n)) for n in range(3 * plan.epoch_size)]
+    assert all(region.start <= one.start and one.end <= region.end and len(one) == 10 for one, _ in moved)
+    assert all(abs(one.start - tile.start) <= jitter for one, tile in moved)
+    assert all(letters[one.start : one.end].count("N") <= 2 for one, _ in moved)
+    assert len({one.start - tile.start for one, tile in moved}) > min(jitter, 5)
+    assert [plan.interval(n) for n in reversed(range(30))] == [make(jitter).interval(n) for n in reversed(range(30))]
+
+
+def test_padding_is_n_behind_the_bases_as_read(genome: Genome) -> None:
+    tokenizer = NucleotideTokenizer()
+    plan = TiledWindows(genome, [Interval("short", 0, 8)], 12, short_regions="pad", reverse_complement=True)
+    data = WindowDataset(genome, plan, tokenizer)
+    both = {data[n].interval.strand: tokenizer.decode(data[n].ids) for n in range(20)}
+    assert both == {"+": "[BOS]ACGTACGTNNNN", "-": "[BOS]ACGTACGTNNNN"}
+    batch = CausalCollator(tokenizer)([data[0]])
+    assert batch.targets[0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, *[IGNORE] * 4]
+
+
+def test_impossible_tails_and_jitter_are_refused(genome: Genome) -> None:
+    with pytest.raises(ConfigError, match="jitter -1"):
+        TiledWindows(genome, REGIONS, 10, jitter=-1)
+    with pytest.raises(ConfigError, match="tails is 'cut'"):
+        TiledWindows(genome, REGIONS, 10, tails="cut")  # type: ignore[arg-type]
