@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -65,6 +63,7 @@ def score_file(
     from genossm.variants.scorer import Scorer  # brings torch, which whoever has a model has loaded already
 
     kind = format_for(target, policy.output)
+    policy.require_resumable(source, target)
     scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     run = ScoringRun(model.digest(), genome.reference_digest, scorer.options, command, scorer.methods, scorer.tags)
     summary = Summary(run)
@@ -165,14 +164,12 @@ def _open_journal(
     source: str | Path, target: str | Path, identity: dict[str, str], policy: FilePolicy
 ) -> AbstractContextManager[Journal | None]:
     """The journal of a file; standard output has none, and standard input none to go on from."""
-    if policy.resume and "-" in (str(source), str(target)):
-        raise UsageError(
-            "--resume needs a file to read again and a file to write: standard input can be read once, and what went "
-            "to standard output is gone. Name both."
-        )
     if str(target) == "-":
         return nullcontext()
-    return open_journal(Path(target), identity, resume=policy.resume, force=policy.force, keep=str(source) != "-")
+    outputs = policy.written(target)
+    return open_journal(
+        Path(target), identity, outputs, resume=policy.resume, force=policy.force, keep=str(source) != "-"
+    )
 
 
 def _replaces(policy: FilePolicy, journal: Journal | None) -> bool:
@@ -186,8 +183,6 @@ def _open_files(
 ) -> Iterator[tuple[VcfOutput, VcfOutput | None]]:
     """The output, and the file for records that are moved aside, if there is to be one."""
     force = _replaces(policy, journal)
-    if journal is not None:
-        _remove_leftovers(policy.written(target), journal)
     with ExitStack() as files:
         kind = format_for(target, policy.output)
         output = files.enter_context(open_output(target, kind, index=policy.index, force=force))
@@ -196,16 +191,3 @@ def _open_files(
             kind = format_for(policy.skipped, None)
             aside = files.enter_context(open_output(policy.skipped, kind, index=policy.index, force=force))
         yield output, aside
-
-
-def _remove_leftovers(outputs: Sequence[Path], journal: Journal) -> None:
-    """Take away the temporary files of runs that were killed, whose processes the journal names."""
-    mine = [process for host, process in journal.workers if host == socket.gethostname() and process != os.getpid()]
-    for path in outputs:
-        for process in mine:
-            for left in path.parent.glob(f".tmp-{process}-*-{_literal(path.name)}*"):
-                left.unlink(missing_ok=True)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from genossm.core.errors import ReferenceMismatchError, TooManySkippedError
 from genossm.variants.assembly import AssemblyCheck
+from genossm.variants.info_fields import allele_covariates
 from genossm.variants.journal import Journal
 from genossm.variants.locate import Allele, Located, ScoredAllele
 from genossm.variants.policy import FilePolicy
@@ -47,7 +48,11 @@ class Outcome(NamedTuple):
 
 def locate(scorer: Scorer, record: Record) -> list[Located]:
     """What can be said of a record's alleles without the model."""
-    return [scorer.locate(Allele(record.contig, record.pos1, record.ref, alt)) for alt in record.alts or (None,)]
+    told = allele_covariates(record, scorer.covariate_names)
+    return [
+        scorer.locate(Allele(record.contig, record.pos1, record.ref, alt, covariates))
+        for alt, covariates in zip(record.alts or (None,), told)
+    ]
 
 
 class Job:
@@ -144,7 +149,7 @@ class Job:
 
     def _start(self, records: int) -> None:
         self._in_block, self._rows = records, 0
-        self._report(0)
+        self._report(records)
 
     def _on_rows(self, rows: int) -> None:
         self._run, self._rows = self._run + rows, self._rows + rows

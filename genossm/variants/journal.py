@@ -13,12 +13,13 @@ The journal is also the lock of its output. On a file system without locks there
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import socket
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Journal:
         self._frames = _frames(file) if found.blocks else iter(())
         self._end, self._checksum = found.end, found.checksum
         self.blocks, self.records = found.blocks, found.records
-        self.placing, self.workers = found.placing, found.workers
+        self.placing = found.placing
 
     def take(self, block: int, digest: str, shape: tuple[int, int]) -> NDArray[np.float64]:
         """The numbers of block `block` of an earlier run, NaN where an allele has none.
@@ -128,11 +129,18 @@ class Journal:
 
 @contextmanager
 def open_journal(
-    target: Path, identity: Mapping[str, str], *, resume: bool, force: bool, keep: bool = True
+    target: Path,
+    identity: Mapping[str, str],
+    outputs: Iterable[Path] = (),
+    *,
+    resume: bool,
+    force: bool,
+    keep: bool = True,
 ) -> Iterator[Journal]:
     """The journal of an output, locked; removed when the block ends well, or nothing is worth keeping.
 
-    identity: what scores depend on, by name.   resume: go on from the journal that is there, if there is one.
+    identity: what scores depend on, by name.   outputs: files whose temporary siblings, left by runs that were killed,
+    are taken away.   resume: go on from the journal that is there, if there is one.
     force: without `resume`, forget what is there.   keep: False for a lock alone.
     Raises: OutputError if another process writes this output, or its folder cannot be written to; OutputExistsError if
     there is a journal with finished blocks and neither `resume` nor `force`; ResumeError if it is of another run.
@@ -146,13 +154,15 @@ def open_journal(
                 f"{path} holds {found.records:,} finished records of an interrupted run. Pass --resume to go on, or "
                 "--force to start anew."
             )
+        if found.blocks and resume:
+            _require_same(found.identity or {}, identity, path)
+        # Before the journal forgets who they were.
+        _remove_leftovers(outputs, found.workers)
         if not (found.blocks and resume):
-            found = Content(None, 0, 0, False, len(_MAGIC), _FIRST_CHECKSUM, found.workers)
-        elif found.identity is not None:
-            _require_same(found.identity, identity, path)
+            found = Content(None, 0, 0, False, len(_MAGIC), _FIRST_CHECKSUM, ())
         journal = Journal(path, file, found, keep=keep)
         with readable_write_errors(path, "Choose another output, or make room."):
-            file.truncate(found.end)
+            file.truncate(found.end if found.blocks else 0)
             if not found.blocks:
                 os.pwrite(file.fileno(), _MAGIC, 0)
         if found.identity is None:
@@ -174,6 +184,15 @@ def _require_same(before: Mapping[str, str], now: Mapping[str, str], path: Path)
         raise ResumeError(
             f"{path} is of another run: {said}. Resume with the same, or start anew with --force and without --resume."
         )
+
+
+def _remove_leftovers(outputs: Iterable[Path], workers: Iterable[tuple[str, int]]) -> None:
+    """Take away the temporary files of processes that were killed."""
+    gone = {process for host, process in workers if host == socket.gethostname() and process != os.getpid()}
+    for path in outputs:
+        for process in gone:
+            for left in path.parent.glob(f".tmp-{process}-*-{glob.escape(path.name)}*"):
+                left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -238,7 +257,8 @@ def _scan(file: BinaryIO) -> Iterator[tuple[int, int, dict[str, Any], bytes]]:
 def _content(file: BinaryIO, path: Path) -> Content:
     """Raises: OutputExistsError for a file that is no journal."""
     start = os.pread(file.fileno(), len(_MAGIC), 0)
-    if not _MAGIC.startswith(start):
+    # What a killed process, or a crash of the machine, leaves of the first line is ours as well.
+    if not _MAGIC.startswith(start.rstrip(b"\0")):
         raise OutputExistsError(f"{path} is where the journal of this output goes, and is none. Move it away.")
     identity: dict[str, str] | None = None
     blocks = records = 0

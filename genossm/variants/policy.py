@@ -53,3 +53,11 @@ class FilePolicy:
         """The files that a run with the output `target` puts in place, but indexes."""
         paths = (target, self.skipped, self.summary)
         return [Path(path) for path in paths if path is not None and str(path) != "-"]
+
+    def require_resumable(self, source: str | Path, target: str | Path) -> None:
+        """Raise UsageError if a run is to be resumed whose input or output is a stream."""
+        if self.resume and "-" in (str(source), str(target)):
+            raise UsageError(
+                "--resume needs a file to read again and a file to write: standard input can be read once, and what "
+                "went to standard output is gone. Name both."
+            )

@@ -80,13 +80,17 @@ def equal_runs_command(
     objective: the model's; a method that need not be named is not.
     """
     words = ["genossm", "score", "-f", request.reference, "-m", request.model]
-    if options.methods != methods_for(objective, ()):
-        words += ["--method", ",".join(options.methods)]
-    words += ["--context", str(options.context)]
+    if options.methods != methods_for(objective, ()) or options.heads:
+        words += ["--method", ",".join((*options.methods, *options.heads))]
+    words += ["--context", options.context_text]
     if options.has_horizon:
         words += ["--horizon", "full" if options.horizon is None else str(options.horizon)]
+    if options.has_neighbourhood:
+        words += ["--neighbourhood", str(options.neighbourhood)]
+    words += ["--exact"] if options.exact else []
     words += ["--both-strands"] if options.both_strands else []
-    words += ["--calibration", str(request.calibration)] if request.calibration else []
+    for name in ("calibration", "heads", "covariates"):
+        words += [f"--{name}", str(getattr(request, name))] if getattr(request, name) else []
     words += ["--check-ref", policy.check_ref]
     words += [word for text in policy.regions for word in ("-r", text)]
     words += ["-R", str(policy.regions_file)] if policy.regions_file else []
@@ -96,6 +100,7 @@ def equal_runs_command(
 def _refuse_early(source: str, target: str, policy: FilePolicy) -> None:
     """Raise before anything slow begins what would be raised in the end."""
     format_for(target, policy.output)
+    policy.require_resumable(source, target)
     written = policy.written(target)
     unfinished = read_journal(target) if policy.resume else None
     placing = unfinished is not None and unfinished.placing
