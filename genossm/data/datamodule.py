@@ -5,16 +5,17 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from genossm.data.batch import CausalCollator
+from genossm.data.batch import Batch, CausalCollator
 from genossm.data.dataset import WindowDataset, WindowItem
 from genossm.data.lengths import Lengths
 from genossm.data.lightning import require_lightning
 from genossm.data.masking import MaskedCollator, Masking, as_judged
+from genossm.data.soft_mask import SoftMaskWeights
 from genossm.data.windows import WindowPlan
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ else:
 
 
 Collator = CausalCollator | MaskedCollator
+Item = TypeVar("Item", bound=WindowItem)
 
 
 class SampleNumbers(Sampler[list[int]]):
@@ -50,13 +52,53 @@ class SampleNumbers(Sampler[list[int]]):
             yield list(samples[self.rank * share : (self.rank + 1) * share])
 
 
-class GenomeDataModule(LightningDataModule):
+class Loaders(LightningDataModule):
+    """What data modules share. workers: loader processes, 0 for none.
+
+    readers: how many share a batch: as many as there are ranks unless given, else groups of neighbouring ranks that
+    get the same windows.
+    """
+
+    def __init__(self, *, workers: int = 0, readers: int | None = None) -> None:
+        super().__init__()
+        self.workers, self.readers = workers, readers
+
+    def _reader(self) -> tuple[int, int]:
+        """The number of this process's group among the readers, and theirs."""
+        if self.trainer is None:
+            return 0, 1
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        readers = self.readers or ranks
+        return rank * readers // ranks, readers
+
+    def _loader(
+        self,
+        data: Dataset[Item],
+        numbers: SampleNumbers | list[list[int]],
+        collate: Callable[[Sequence[Item]], Batch],
+    ) -> DataLoader[Item]:
+        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return DataLoader(
+            data,
+            batch_sampler=numbers,
+            collate_fn=collate,
+            num_workers=self.workers,
+            # Compiled kernels hold thread pools, which a forked child would inherit broken.
+            multiprocessing_context="spawn" if self.workers else None,
+            persistent_workers=self.workers > 0,
+            worker_init_fn=_end_without_destructors if self.workers else None,
+            pin_memory=pin,
+        )
+
+
+class GenomeDataModule(Loaders):
     """Training windows without end, and the validation windows once.
 
     batch: windows a step over all devices, or what each step reads where that changes (then of a `StagedWindows`).
     validation_batch: windows at once over all devices. workers: loader processes, 0 for none.
     masking, seed: what masked models have to predict, and what it is drawn from; None for causal models. Validation
         hides the same places every time, whatever the seed, all of them behind [MASK].
+    soft_mask_weight: what soft-masked bases count in training; in validation all count alike.
     readers: how many share a batch: as many as there are ranks unless given, else groups of neighbouring ranks that
         get the same windows.
     A fit that resumes from a checkpoint of step s starts with the samples of step s.
@@ -74,16 +116,17 @@ class GenomeDataModule(LightningDataModule):
         workers: int = 0,
         masking: Masking | None = None,
         seed: int = 0,
+        soft_mask_weight: float = 1.0,
         readers: int | None = None,
     ) -> None:
-        super().__init__()
-        self.readers = readers
-        self.train_data = WindowDataset(genome, train, tokenizer)
+        super().__init__(workers=workers, readers=readers)
+        soft_mask = None if soft_mask_weight == 1.0 else SoftMaskWeights(genome, soft_mask_weight)
+        self.train_data = WindowDataset(genome, train, tokenizer, soft_mask)
         self.validation_data = WindowDataset(genome, validation, tokenizer)
         self.collate = _collator(tokenizer, masking, seed)
         self.collate_validation = _collator(tokenizer, masking and as_judged(masking), 0)
         self.lengths = batch if isinstance(batch, Lengths) else Lengths.constant(train.window, batch)
-        self.validation_batch, self.workers = validation_batch, workers
+        self.validation_batch = validation_batch
 
     def train_dataloader(self) -> DataLoader[WindowItem]:
         step = 0 if self.trainer is None else self.trainer.global_step
@@ -97,30 +140,6 @@ class GenomeDataModule(LightningDataModule):
         mine = range(rank, len(self.validation_data), ranks)
         numbers = [list(mine[i : i + share]) for i in range(0, len(mine), share)]
         return self._loader(self.validation_data, numbers, self.collate_validation)
-
-    def _reader(self) -> tuple[int, int]:
-        """The number of this process's group among the readers, and theirs."""
-        if self.trainer is None:
-            return 0, 1
-        rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        readers = self.readers or ranks
-        return rank * readers // ranks, readers
-
-    def _loader(
-        self, data: WindowDataset, numbers: SampleNumbers | list[list[int]], collate: Collator
-    ) -> DataLoader[WindowItem]:
-        pin = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(
-            data,
-            batch_sampler=numbers,
-            collate_fn=collate,
-            num_workers=self.workers,
-            # Compiled kernels hold thread pools, which a forked child would inherit broken.
-            multiprocessing_context="spawn" if self.workers else None,
-            persistent_workers=self.workers > 0,
-            worker_init_fn=_end_without_destructors if self.workers else None,
-            pin_memory=pin,
-        )
 
 
 def _collator(tokenizer: NucleotideTokenizer, masking: Masking | None, seed: int) -> Collator:
