@@ -21,6 +21,15 @@ def horizon_letters(ctx: click.Context, parameter: click.Parameter, value: str) 
     return int(value)
 
 
+def context_bases(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:  # noqa: ARG001
+    """A number of bases; None for `whole`."""
+    if value == "whole":
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter(f"{value!r}: wanted a number of bases or `whole`.")
+    return int(value)
+
+
 _OPTIONS = (
     click.option(
         "-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip), 2bit or store."
@@ -33,7 +42,14 @@ _OPTIONS = (
         metavar="llr|mlm|embedding",
         help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
     ),
-    click.option("--context", default=8192, show_default=True, type=int, help="Bases of the window around an allele."),
+    click.option(
+        "--context",
+        default="8192",
+        show_default=True,
+        callback=context_bases,
+        metavar="N|whole",
+        help="Bases of the window around an allele; or the whole contig.",
+    ),
     click.option(
         "--horizon",
         default="512",
@@ -41,6 +57,15 @@ _OPTIONS = (
         callback=horizon_letters,
         help="Letters that llr compares; or full.",
     ),
+    click.option(
+        "--neighbourhood",
+        default=1024,
+        show_default=True,
+        type=int,
+        help="Bases on either side of an allele that mlm reads anew in windows that are at least 8 times as long; the "
+        "rest comes from one pass over the reference, and --summary says what that leaves out.",
+    ),
+    click.option("--exact", is_flag=True, help="Read whole windows anew for every allele."),
     click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone."),
     click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]"),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
@@ -56,8 +81,10 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
         reference: str,
         model: str,
         methods: tuple[str, ...],
-        context: int,
+        context: int | None,
         horizon: int | None,
+        neighbourhood: int,
+        exact: bool,
         both_strands: bool,
         batch_size: int | None,
         device: str,
@@ -68,7 +95,7 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
         from genossm.variants.options import ScoringOptions
 
         given = click.get_current_context().get_parameter_source("horizon") is not ParameterSource.DEFAULT
-        options = ScoringOptions(context, horizon, both_strands, methods)
+        options = ScoringOptions(context, horizon, both_strands, methods, neighbourhood, exact)
         request = Request(model, reference, options, given, batch_size, device, calibration)
         return function(*arguments, request=request, **others)
 

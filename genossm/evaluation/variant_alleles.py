@@ -89,9 +89,10 @@ def _facts(vcf: VcfInput, genome: Genome) -> dict[str, str]:
 
 
 def _options(facts: dict[str, str]) -> ScoringOptions:
-    horizon = int(facts["horizon"]) if "horizon" in facts else None
+    horizon = int(facts["horizon"]) if facts.get("horizon", "full") != "full" else None
+    context = None if facts["context"] == "whole" else int(facts["context"])
     method = _ratio_method(facts)
-    return ScoringOptions(int(facts["context"]), horizon, facts["strands"] == "+,-", (method,) if method else ())
+    return ScoringOptions(context, horizon, facts["strands"] == "+,-", (method,) if method else ())
 
 
 def _ratio_method(facts: dict[str, str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from genossm.variants.methods import Method
-from genossm.variants.options import ScoringOptions
+from genossm.variants.options import NEIGHBOURHOOD_GRID, ScoringOptions
 
 _LARGEST = 8192
 _SMALLEST = 256
@@ -22,6 +22,15 @@ def block_records(options: ScoringOptions, methods: Iterable[Method]) -> int:
     As few as windows that neighbours share allow, since an interrupted run loses the block that it was at.
     methods: those of the run.
     """
-    an_allele = sum(options.longest + _APPROACH if method.has_horizon else options.context for method in methods)
-    wanted = -(-_WINDOWS * options.context // max(1, an_allele))
+    an_allele = sum(_tokens(options, method) for method in methods)
+    wanted = -(-_WINDOWS * options.usual_window // max(1, an_allele))
     return min(_LARGEST, max(_SMALLEST, 1 << (wanted - 1).bit_length()))
+
+
+def _tokens(options: ScoringOptions, method: Method) -> int:
+    """What an allele costs beside its window."""
+    if method.has_horizon:
+        return options.longest + _APPROACH
+    if method.has_neighbourhood and options.has_neighbourhood:
+        return 2 * options.neighbourhood + NEIGHBOURHOOD_GRID
+    return options.usual_window

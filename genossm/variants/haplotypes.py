@@ -52,7 +52,7 @@ class Contrast:
     ref: bytes | None
 
 
-def allele_window(placement: Placement, context: int, strand: Strand, source: Letters) -> Window:
+def allele_window(placement: Placement, context: int | None, strand: Strand, source: Letters) -> Window:
     """The window that an allele is scored in, by the start0 of its left-aligned VCF form."""
     genome, contig = source.genome, placement.contig
     length, circular = genome.length(contig), genome.is_circular(contig)
@@ -65,9 +65,9 @@ def allele_window(placement: Placement, context: int, strand: Strand, source: Le
 
 def contrasts(placement: Placement, options: ScoringOptions, source: Letters) -> tuple[Contrast, ...]:
     """What is compared of an allele, one a strand."""
+    windows = [allele_window(placement, options.context, strand, source) for strand in options.strands]
     return tuple(
-        contrast(placement, allele_window(placement, options.context, strand, source), options.longest, source)
-        for strand in options.strands
+        contrast(placement, window, options.longest_in(window.end - window.start), source) for window in windows
     )
 
 

@@ -17,7 +17,7 @@ from genossm.inference import masked_log_probabilities, require_masked
 from genossm.models import SequenceModel
 from genossm.sequence import Placement
 from genossm.variants.haplotypes import allele_window
-from genossm.variants.measured import MeasuredError, affordable, drawn
+from genossm.variants.measured import MeasuredError
 from genossm.variants.methods import MASKED_FLANK
 from genossm.variants.neighbourhood import Neighbourhoods
 from genossm.variants.options import ScoringOptions
@@ -27,9 +27,6 @@ from genossm.variants.window_batches import Rows, equal_lengths, neighbours
 
 Answer = NDArray[np.float64]
 Progress = Callable[[int], None] | None
-
-# What is spent on measuring, of what scoring has cost.
-_MEASURED_SHARE = 4
 
 
 class MaskedPasses:
@@ -117,7 +114,7 @@ class MaskedPasses:
         return [probe.on_plus(part) for probe, part in zip(probes, np.split(found, ends[:-1]))]
 
     def _measure(self, placements: Sequence[Placement], found: NDArray[np.float64], spent: int) -> None:
-        """Run some alleles whole, for about a quarter of what all have cost, but at least one."""
+        """Run some alleles whole.   spent: tokens."""
         if self.measured is None:
             return
         windows = [allele_window(one, self._options.context, "+", self._source) for one in placements]
@@ -128,6 +125,6 @@ class MaskedPasses:
             passes = len(self._options.strands) * (1 if same_length else 4 * MASKED_FLANK)
             return passes * (windows[number].end - windows[number].start)
 
-        for number in affordable(drawn(placements, near), cost, spent // _MEASURED_SHARE):
+        for number in self.measured.draw(placements, near, cost, spent):
             full = self._ratios([placements[number]], None, whole=True)
             self.measured.add(placements[number], float(found[number].mean() - full.mean()))

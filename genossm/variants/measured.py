@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from genossm.sequence import Placement
 
-SAMPLE = 16
-"""Alleles of a block that are measured at most."""
+_SHARE = 8
+_MOST = 8
 
 
 @dataclass
@@ -17,6 +17,7 @@ class MeasuredError:
     """Differences to the full computation, in nats.
 
     about: what they are the error of, and how it was set, for a summary.   count: alleles measured.
+    An eighth of what scoring costs is spent on it, and in any case one allele.
     """
 
     about: Mapping[str, int | str]
@@ -24,6 +25,25 @@ class MeasuredError:
     total: float = 0.0
     largest: float = 0.0
     seen: dict[str, int] = field(default_factory=dict)
+    budget: float = 0.0
+
+    def draw(
+        self, placements: Sequence[Placement], numbers: Sequence[int], cost: Callable[[int], int], spent: int
+    ) -> list[int]:
+        """Which of the alleles `numbers` to measure: drawn at random, but the same ones whatever their order.
+
+        cost: of measuring one.   spent: on scoring all of `placements`, in the same unit. What is not used is kept.
+        """
+        self.budget += spent / _SHARE
+        chosen: list[int] = []
+        for number in sorted(numbers, key=lambda number: _draw(placements[number])):
+            price = cost(number)
+            if len(chosen) < _MOST and price <= self.budget:
+                self.budget -= price
+                chosen.append(number)
+        if not chosen and not self.count and numbers:
+            chosen = [min(numbers, key=lambda number: (cost(number), _draw(placements[number])))]
+        return chosen
 
     def add(self, placement: Placement, difference: float) -> None:
         """One allele's score less its full one."""
@@ -38,23 +58,6 @@ class MeasuredError:
             return {**self.about, "alleles": 0}
         mean = self.total / self.count
         return {**self.about, "alleles": self.count, **self.seen, "max_abs": self.largest, "mean_abs": mean}
-
-
-def drawn(placements: Sequence[Placement], numbers: Sequence[int]) -> list[int]:
-    """`numbers` of placements in an order that is random, and the same for the same alleles in any order."""
-    return sorted(numbers, key=lambda number: _draw(placements[number]))
-
-
-def affordable(ranked: Sequence[int], cost: Callable[[int], int], budget: int, *, most: int = SAMPLE) -> Iterator[int]:
-    """Those of `ranked` whose costs together stay within `budget`, in that order; at least the cheapest one."""
-    chosen = 0
-    for number in ranked:
-        price = cost(number)
-        if chosen < most and price <= budget:
-            chosen, budget = chosen + 1, budget - price
-            yield number
-    if not chosen and ranked:
-        yield min(ranked, key=cost)
 
 
 def _draw(placement: Placement) -> tuple[bytes, str, int]:

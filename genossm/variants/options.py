@@ -14,6 +14,8 @@ DEFAULT_NEIGHBOURHOOD = 1024
 NEIGHBOURHOOD_GRID = 256
 """Neighbourhoods begin and end on this grid, counted from a window's start: so neighbours share their states."""
 
+_USUAL_CONTIG = 1 << 26
+
 Strand = Literal["+", "-"]
 
 
@@ -21,15 +23,16 @@ Strand = Literal["+", "-"]
 class ScoringOptions:
     """What a score depends on, beside model and reference.
 
-    context: bases of a window, a multiple of 4.   horizon: letters that a causal model compares from the first
-    difference on, at most context / 4; None is context / 4; other methods have none.   both_strands: the mean of both
-    strands instead of the plus strand alone.   methods: by name; empty for that of the model's own objective.
+    context: bases of a window, a multiple of 4; None is the whole contig.   horizon: letters that a causal model
+    compares from the first difference on, at most context / 4; None is context / 4; other methods have none.
+    both_strands: the mean of both strands instead of the plus strand alone.   methods: by name; empty for that of the
+    model's own objective.
     neighbourhood: bases on either side of what changes that a masked model reads anew, in windows that are much longer;
     the rest is known from one pass over the reference.   exact: it reads all of every window anew.
     Raises: UsageError for values out of range.
     """
 
-    context: int = DEFAULT_CONTEXT
+    context: int | None = DEFAULT_CONTEXT
     horizon: int | None = DEFAULT_HORIZON
     both_strands: bool = False
     methods: tuple[str, ...] = ()
@@ -37,7 +40,7 @@ class ScoringOptions:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        if self.context < 8 or self.context % 4:
+        if self.context is not None and (self.context < 8 or self.context % 4):
             raise UsageError(f"A context of {self.context} bases is not possible; wanted a multiple of 4, at least 8.")
         if self.horizon is not None and self.horizon < 1:
             raise UsageError(f"A horizon of {self.horizon} letters is not possible; wanted at least 1, or full.")
@@ -46,10 +49,29 @@ class ScoringOptions:
         object.__setattr__(self, "methods", parse_methods(self.methods))
 
     @property
+    def usual_window(self) -> int:
+        """Bases of a window that is not cut short; of contigs, which may be of any length, an arbitrary number."""
+        return _USUAL_CONTIG if self.context is None else self.context
+
+    @property
     def longest(self) -> int:
-        """Letters that are compared at most."""
-        quarter = self.context // 4
+        """Letters that are compared at most, in windows of the usual length."""
+        return self.longest_in(self.usual_window)
+
+    def longest_in(self, window: int) -> int:
+        """Letters that are compared at most in a window; the contig's ends, which cut it short, do not count."""
+        quarter = max(1, (window if self.context is None else self.context) // 4)
         return quarter if self.horizon is None else min(self.horizon, quarter)
+
+    @property
+    def context_text(self) -> str:
+        """As the command line has it."""
+        return "whole" if self.context is None else str(self.context)
+
+    @property
+    def horizon_text(self) -> str:
+        """As a header has it: letters, or `full` where that depends on the contig."""
+        return "full" if self.context is None and self.horizon is None else str(self.longest)
 
     @property
     def strands(self) -> tuple[Strand, ...]:
@@ -63,7 +85,7 @@ class ScoringOptions:
     @property
     def has_neighbourhood(self) -> bool:
         """Whether one of the methods reads windows of a whole context as a reference and neighbourhoods."""
-        return self.splits(self.context) and any(METHODS[name].has_neighbourhood for name in self.methods)
+        return self.splits(self.usual_window) and any(METHODS[name].has_neighbourhood for name in self.methods)
 
     def splits(self, window: int) -> bool:
         """Whether a window of that length is long enough for neighbourhoods to be worth a pass over the reference.
@@ -83,11 +105,12 @@ class ScoringOptions:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: methods by name, and horizon and neighbourhood only where there is one."""
-        horizon = {"horizon": self.longest} if self.has_horizon else {}
+        compared = self.horizon_text
+        horizon = {"horizon": int(compared) if compared.isdigit() else compared} if self.has_horizon else {}
         neighbourhood = {"neighbourhood": self.neighbourhood} if self.has_neighbourhood else {}
         return {
             "methods": list(self.methods),
-            "context": self.context,
+            "context": self.context or "whole",
             **horizon,
             **neighbourhood,
             "both_strands": self.both_strands,

@@ -24,7 +24,7 @@ from genossm.inference import log_probabilities, require_causal, stream
 from genossm.models import SequenceModel, StackState
 from genossm.sequence import Placement
 from genossm.variants.haplotypes import Contrast, Window, contrasts
-from genossm.variants.measured import MeasuredError, affordable, drawn
+from genossm.variants.measured import MeasuredError
 from genossm.variants.options import ScoringOptions
 from genossm.variants.reference import Letters
 
@@ -37,9 +37,8 @@ _PASS_TOKENS_ELSEWHERE = 1 << 18
 _STATE_BYTES = {"cpu": 1 << 28}
 _STATE_BYTES_ELSEWHERE = 1 << 30
 _UNSCORED = 4
-# The full horizon, a quarter of the context, is measured up to here, for a quarter of what all alleles cost.
+# The full horizon, a quarter of the context, is measured up to here.
 _FULL_HORIZON = 1 << 18
-_MEASURED_SHARE = 4
 
 _CODES = np.full(256, _UNSCORED, dtype=np.uint8)
 _CODES[np.frombuffer(b"ACGT", dtype=np.uint8)] = np.arange(4)
@@ -108,7 +107,7 @@ class CausalPasses:
     ) -> npt.NDArray[np.float64]:
         """(placements, strands, 1) log-likelihood ratios in nats; see `ratios`."""
         items = [item for one in placements for item in contrasts(one, self._options, self._source)]
-        sample = list(self._sample(placements, items))
+        sample = self._sample(placements, items)
         full = [item for number in sample for item in contrasts(placements[number], self._full, self._source)]
         found = self.ratios(items + full, progress)
         strands = len(self._options.strands)
@@ -118,17 +117,16 @@ class CausalPasses:
                 self.measured.add(placements[number], float(values[number].mean() - value))
         return values
 
-    def _sample(self, placements: Sequence[Placement], items: Sequence[Contrast]) -> Iterator[int]:
+    def _sample(self, placements: Sequence[Placement], items: Sequence[Contrast]) -> list[int]:
         """Numbers of the alleles that are run to the full horizon as well."""
         if self.measured is None:
-            return
+            return []
         spent = sum(item.count + _STRIDE // 2 for item in items)
         windows: dict[Window, int] = defaultdict(int)
         for item in items:
             windows[item.window] = max(windows[item.window], self._inputs_needed([(0, item)]))
         price = len(self._options.strands) * self._full.longest
-        ranked = drawn(placements, range(len(placements)))
-        yield from affordable(ranked, lambda _: price, (spent + sum(windows.values())) // _MEASURED_SHARE)
+        return self.measured.draw(placements, range(len(placements)), lambda _: price, spent + sum(windows.values()))
 
     @torch.inference_mode()
     def ratios(

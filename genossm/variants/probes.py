@@ -94,7 +94,7 @@ class Term:
     sign: float
 
 
-def haplotype_pair(placement: Placement, context: int, source: Letters) -> Pair:
+def haplotype_pair(placement: Placement, context: int | None, source: Letters) -> Pair:
     """An allele's haplotypes. Where the reference has an ambiguity code, they hold the base that REF says instead."""
     window = allele_window(placement, context, "+", source)
     contig, start, end = placement.contig, window.start, window.end
@@ -113,7 +113,7 @@ def haplotype_pair(placement: Placement, context: int, source: Letters) -> Pair:
     return Pair(reference, alternative, first, ref_end, ref_end + len(alt) - len(ref))
 
 
-def masked_terms(placement: Placement, context: int, strand: Strand, source: Letters) -> tuple[Term, ...]:
+def masked_terms(placement: Placement, context: int | None, strand: Strand, source: Letters) -> tuple[Term, ...]:
     """What a masked log-likelihood ratio is the sum of; nothing where there is no letter to ask for.
 
     A substitution asks for ALT and REF behind one mask in the reference's window. A change of length asks, on either

@@ -103,7 +103,7 @@ def saturation_pieces(scorer: Scorer, interval: Interval) -> Iterator[Piece]:
     """
     genome, contig = scorer.genome, interval.contig
     letters = genome.fetch(Interval(contig, interval.start, interval.end)).decode("ascii")
-    length, size = genome.length(contig), piece_length(scorer.options.context)
+    length, size = genome.length(contig), piece_length(scorer.options.usual_window)
     for first in range(0, len(letters), size):
         part = letters[first : first + size]
         pos1 = (interval.start + first + np.arange(len(part))) % length + 1

@@ -19,7 +19,7 @@ from genossm.variants.extras import Extras, Quantiles
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
 from genossm.variants.masked_passes import MaskedPasses
 from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
-from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, ScoringOptions
+from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, DEFAULT_NEIGHBOURHOOD, ScoringOptions
 from genossm.variants.passes import CausalPasses
 from genossm.variants.score_table import scored_frame
 from genossm.variants.status import Status
@@ -35,11 +35,13 @@ def score(
     variants: DataFrame,
     *,
     methods: str | Iterable[str] | None = None,
-    context: int = DEFAULT_CONTEXT,
+    context: int | None = DEFAULT_CONTEXT,
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
     extras: Extras | None = None,
+    neighbourhood: int = DEFAULT_NEIGHBOURHOOD,
+    exact: bool = False,
 ) -> DataFrame: ...
 
 
@@ -50,11 +52,13 @@ def score(
     variants: Iterable[Variant | Allele],
     *,
     methods: str | Iterable[str] | None = None,
-    context: int = DEFAULT_CONTEXT,
+    context: int | None = DEFAULT_CONTEXT,
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
     extras: Extras | None = None,
+    neighbourhood: int = DEFAULT_NEIGHBOURHOOD,
+    exact: bool = False,
 ) -> Iterator[ScoredAllele]: ...
 
 
@@ -64,11 +68,13 @@ def score(
     variants: Iterable[Variant | Allele] | DataFrame,
     *,
     methods: str | Iterable[str] | None = None,
-    context: int = DEFAULT_CONTEXT,
+    context: int | None = DEFAULT_CONTEXT,
     horizon: int | None = DEFAULT_HORIZON,
     both_strands: bool = False,
     batch_size: int | None = None,
     extras: Extras | None = None,
+    neighbourhood: int = DEFAULT_NEIGHBOURHOOD,
+    exact: bool = False,
 ) -> Iterator[ScoredAllele] | DataFrame:
     """Scores of every allele, in the order given; nothing is read or written but the genome.
 
@@ -85,9 +91,11 @@ def score(
     batch size, beyond rounding (1e-3 nats per 1,024 letters in float32). A ratio is 0 where no letter can be compared:
     a repeat that runs to the contig's end.
 
-    context: bases of a window, a multiple of 4.   horizon: letters that "llr" compares, at most context / 4; None is
-    all of these; other methods have none.   both_strands: the mean of both strands; a reverse-complement-equivariant
-    model always gives it, in one run.   batch_size: rows in one pass, None to choose by their length.
+    context: bases of a window, a multiple of 4; None is the whole contig.   horizon: letters that "llr" compares, at
+    most context / 4; None is all of these; other methods have none.   exact, neighbourhood: whether "mlm" reads long
+    windows whole for every allele, and else how many bases on either side of it (see `ScoringOptions`).   both_strands:
+    the mean of both strands; a reverse-complement-equivariant model always gives it, in one run.   batch_size: rows in
+    one pass, None to choose by their length.
     extras: a calibration, whose quantiles then stand among the numbers.
     Raises: UsageError for impossible options; MethodError for a method that the model does not give.
 
@@ -95,7 +103,7 @@ def score(
     [('20:1000226:A>T', 'OK')]
     """
     names = (methods,) if isinstance(methods, str) else tuple(methods or ())
-    options = ScoringOptions(context, horizon, both_strands, names)
+    options = ScoringOptions(context, horizon, both_strands, names, neighbourhood, exact)
     scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     if hasattr(variants, "columns"):
         return scored_frame(scorer, cast("DataFrame", variants))

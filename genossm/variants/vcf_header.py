@@ -46,10 +46,12 @@ class ScoringRun:
             "model": f"sha256:{self.model_digest}",
             "reference": f"sha256:{self.reference_digest}",
             "method": ", ".join(method.label for method in methods),
-            "context": options.context,
+            "context": options.context_text,
         }
         if options.has_horizon:
-            facts["horizon"] = options.longest
+            facts["horizon"] = options.horizon_text
+        if options.has_neighbourhood:
+            facts["neighbourhood"] = options.neighbourhood
         facts["strands"] = ",".join(options.strands)
         for method in methods:
             facts.update(method.facts)
