@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,31 +25,43 @@ class Batch:
     """input_ids: token ids. targets: 0..3 for the base A, C, G, T to predict there, IGNORE where there is none.
 
     intervals: where each row stands on the genome, so that an error can name it.
+    weights: what each target counts; None if all count alike.
     """
 
     input_ids: UInt8[Tensor, "batch length"]
     targets: Int64[Tensor, "batch length"]
     intervals: tuple[Interval, ...]
+    weights: Float32[Tensor, "batch length"] | None = field(default=None, kw_only=True)
 
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         """The batch on another device; Lightning calls this."""
-        return replace(self, input_ids=self.input_ids.to(*args, **kwargs), targets=self.targets.to(*args, **kwargs))
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))
+
+    def total_weight(self) -> Tensor:
+        """What the targets count together: their number, if none is weighted."""
+        known = self.targets != IGNORE
+        return known.sum() if self.weights is None else (self.weights * known).sum()
 
     def split(self, rows: int) -> tuple[Batch, ...]:
         """The batch in parts of at most so many rows, in order."""
-        firsts = range(0, len(self.input_ids), rows)
+        parts = [slice(first, first + rows) for first in range(0, len(self.input_ids), rows)]
         return tuple(
-            Batch(self.input_ids[i : i + rows], self.targets[i : i + rows], self.intervals[i : i + rows])
-            for i in firsts
+            replace(self._each(lambda tensor, part=part: tensor[part]), intervals=self.intervals[part])
+            for part in parts
         )
 
     def stretch(self, span: slice) -> Batch:
         """The same rows, of which only the positions of `span` are read and predicted."""
-        return replace(self, input_ids=self.input_ids[:, span], targets=self.targets[:, span])
+        return self._each(lambda tensor: tensor[:, span])
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's loader calls this."""
-        return replace(self, input_ids=self.input_ids.pin_memory(), targets=self.targets.pin_memory())
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with tensors changed alike."""
+        weights = None if self.weights is None else change(self.weights)
+        return replace(self, input_ids=change(self.input_ids), targets=change(self.targets), weights=weights)
 
 
 def base_targets(tokenizer: NucleotideTokenizer) -> NDArray[np.int64]:
@@ -72,4 +84,11 @@ class CausalCollator:
             torch.from_numpy(np.ascontiguousarray(ids[:, :-1])),
             torch.from_numpy(self._targets[ids[:, 1:]]),
             tuple(item.interval for item in items),
+            weights=stacked_weights(items),
         )
+
+
+def stacked_weights(items: Sequence[WindowItem]) -> Float32[Tensor, "batch length"] | None:
+    """Weights of the items' bases; None if they have none."""
+    weights = [item.weights for item in items if item.weights is not None]
+    return torch.from_numpy(np.stack(weights)) if weights else None

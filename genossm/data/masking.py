@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from genossm.core.errors import ConfigError
-from genossm.data.batch import IGNORE, Batch, base_targets
+from genossm.data.batch import IGNORE, Batch, base_targets, stacked_weights
 from genossm.data.dataset import WindowItem
 from genossm.sequence.tokenizer import NucleotideTokenizer
 
@@ -69,7 +69,10 @@ class MaskedCollator:
         hidden, shown = zip(*(self._hide(row, item.sample) for row, item in zip(true, items)))
         targets = np.where(np.stack(hidden), self._targets[true], IGNORE)
         return Batch(
-            torch.from_numpy(np.stack(shown)), torch.from_numpy(targets), tuple(item.interval for item in items)
+            torch.from_numpy(np.stack(shown)),
+            torch.from_numpy(targets),
+            tuple(item.interval for item in items),
+            weights=stacked_weights(items),
         )
 
     def _hide(self, ids: NDArray[np.uint8], sample: int) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:

@@ -84,7 +84,13 @@ class DataConfig:
         every target base counting alike. All of them unless given.
     micro_tokens: the same as a number of bases, whatever a stage's window; at least one window.
     sampling: "random" starts, or "tiled" every `stride` bases (the window's length unless given; in a stage of another
-        length, the same share of it), shuffled.
+        length, the same share of it), shuffled; or "contigs": each row of a batch walks along whole regions, and a
+        causal model's states are handed from step to step, where a window is the bases of a row in a step. Runs of at
+        least a window of other letters than A, C, G, T are left out and end a walk. Validation walks each region whole.
+    segment: bases that a causal model reads at once, with its states handed on; windows are read in as many passes.
+        The memory of a step is that of a segment. Whole windows unless given.
+    carry_gradients: gradients flow through the states over all segments of a window, exactly, for one forward pass
+        more; unless set they are cut between segments. Between steps they are always cut.
     reverse_complement: read each training window on a random strand.
     max_n_fraction: windows with a larger share of letters other than A, C, G, T are left out.
     tails: what tiles leave at a region's end, in validation too, is left out ("drop"), read with bases before it
@@ -92,6 +98,8 @@ class DataConfig:
     jitter: tiles of training are moved by up to so many bases to either side, anew each time.
     short_regions: regions that are shorter than a window are an error ("raise"), left out and counted ("skip"), or read
         with N behind them ("pad").
+    soft_mask_weight: what soft-masked (lower-case) bases count as targets of training, from 0 to 1; its bits per base
+        are then a weighted mean. Validation counts all bases alike.
     workers: loader processes; the batches are the same at any number.
     validation_window, validation_batch: as for training (in its last stage) unless given.
     """
@@ -99,7 +107,7 @@ class DataConfig:
     window: int = 1024
     batch: int = 16
     micro_batch: int | None = None
-    sampling: Literal["random", "tiled"] = "random"
+    sampling: Literal["random", "tiled", "contigs"] = "random"
     stride: int | None = None
     reverse_complement: bool = True
     max_n_fraction: float = 0.1
@@ -111,12 +119,17 @@ class DataConfig:
     short_regions: ShortRegions = "raise"
     tails: Tails = "drop"
     jitter: int = 0
+    soft_mask_weight: float = 1.0
+    segment: int | None = None
+    carry_gradients: bool = False
 
     def __post_init__(self) -> None:
         require_positive(
             self,
             *("window", "batch", "micro_batch", "micro_tokens", "stride", "validation_window", "validation_batch"),
+            "segment",
         )
+        self._check_segments()
         if self.workers < 0:
             raise ConfigError(f"workers is {self.workers}; wanted 0 or more.")
         if not 0.0 <= self.max_n_fraction <= 1.0:
@@ -127,9 +140,28 @@ class DataConfig:
             raise ConfigError(
                 f"jitter is {self.jitter} and sampling {self.sampling!r}; wanted 0 or more, and sampling: tiled."
             )
+        if not 0.0 <= self.soft_mask_weight <= 1.0:
+            raise ConfigError(f"soft_mask_weight is {self.soft_mask_weight}; wanted from 0 to 1.")
         if self.micro_batch is not None and self.micro_tokens is not None:
             raise ConfigError("micro_batch and micro_tokens are both given. Keep one: they say the same.")
         self.stages()
+
+    @property
+    def carries_states(self) -> bool:
+        """Whether states are handed on: within windows or from step to step."""
+        return self.segment is not None or self.sampling == "contigs"
+
+    def _check_segments(self) -> None:
+        if self.carry_gradients and (self.segment is None or self.segment >= self.window):
+            raise ConfigError(
+                f"carry_gradients is set and segment is {self.segment}; wanted a segment shorter than the window of "
+                f"{self.window:,} bases. Gradients flow over the segments of a window."
+            )
+        if self.sampling == "contigs" and self.lengths:
+            raise ConfigError(
+                "lengths is given, but sampling is 'contigs': rows walk with one window length. Leave lengths out, or "
+                "train in stages with sampling: random first."
+            )
 
     def stages(self) -> Lengths:
         """What each step of the run reads. Raises: ConfigError for a stage whose batch would be no whole number."""
