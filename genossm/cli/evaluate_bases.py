@@ -25,7 +25,7 @@ def _context(ctx: click.Context, parameter: click.Parameter, value: str) -> int 
 
 
 @click.command()
-@click.option("-m", "--model", required=True, help="Model directory, or Hub id.")
+@click.option("-m", "--model", required=True, help="Shipped model, model directory, or Hub id.")
 @click.option("-f", "-g", "--genome", required=True, type=click.Path(), help="FASTA file or genome store.")
 @click.option("--train", required=True, multiple=True, metavar="REGION", help="Markov models count here.")
 @click.option("--validation", required=True, multiple=True, metavar="REGION", help="They are tuned here.")

@@ -22,7 +22,7 @@ def _contexts(ctx: click.Context, parameter: click.Parameter, value: str) -> tup
 
 
 @click.command()
-@click.option("-m", "--model", metavar="MODEL", help="Model directory, shipped model's name, or Hub id.")
+@click.option("-m", "--model", metavar="MODEL", help="Shipped model, model directory, or Hub id.")
 @click.option(
     "--baseline",
     metavar="NAME",

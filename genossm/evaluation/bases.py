@@ -93,12 +93,12 @@ def run_evaluate_bases(
     Raises: as `evaluate_bases`; ConfigError besides if the model itself was trained or tuned on a test region.
     """
     import genossm.genome
-    from genossm.models import load
+    from genossm.models.loading import MODEL_FILES, find_directory, load
 
     refuse_overwrite(output, force=force)
     with genossm.genome.open(genome_path) as genome:
         splits = Splits.parse(genome, train, validation, test)
-        refuse_learnt_regions(Path(model_path), genome, splits.test)
+        refuse_learnt_regions(find_directory(model_path, files=MODEL_FILES), genome, splits.test)
         model = load(model_path, device=device)
         report = evaluate_bases(
             model,

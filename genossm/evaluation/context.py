@@ -166,9 +166,9 @@ def run_evaluate_context(
         hiding = Hiding(seed=seed) if mask_fraction is None else Hiding(mask_fraction, seed)
         digest = None
         if model_path is not None:
-            from genossm.models.loading import find_directory, load
+            from genossm.models.loading import MODEL_FILES, find_directory, load
 
-            refuse_learnt_regions(find_directory(model_path, files=["*"]), genome, judged)
+            refuse_learnt_regions(find_directory(model_path, files=MODEL_FILES), genome, judged)
             model = load(model_path, device=device)
             digest = model.digest()
             method = model_method(model, genome, name or Path(model_path).name, hiding=hiding)

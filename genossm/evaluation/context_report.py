@@ -40,8 +40,8 @@ _WORDS = {
         "bases on the nearer side",
         "A share of the bases is hidden and each of these is predicted from what is left on both sides: another task, "
         "whose figures are not to be set beside those of causal models. A row's windows start half their length apart "
-        "and each judges its middle half: every hidden base is judged once a row, with as many bases on its nearer side "
-        "as the row says.",
+        "and each judges its middle half: every hidden base is judged once a row, with as many bases on its nearer "
+        "side as the row says.",
     ),
 }
 

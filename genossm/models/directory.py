@@ -37,6 +37,7 @@ def write_directory(
     *,
     provenance: Provenance | None,
     figures: Mapping[str, str | float],
+    card: str | None = None,
     force: bool,
 ) -> Path:
     """See `SequenceModel.save_pretrained`."""
@@ -49,7 +50,7 @@ def write_directory(
         _write_json(temporary / CONFIG, config)
         _write_json(temporary / TOKENIZER, model.tokenizer.to_dict())
         _write_json(temporary / PROVENANCE, provenance.as_dict())
-        (temporary / CARD).write_text(model_card(model, provenance, figures))
+        (temporary / CARD).write_text(card or model_card(model, provenance, figures))
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
     return directory
 

@@ -1,4 +1,4 @@
-"""`load`: a model from a directory or from the Hugging Face Hub."""
+"""`load`: a model that is shipped, from a directory, or from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from genossm.core.errors import InputFileError
 from genossm.models.directory import CARD, CONFIG, cast_weights, is_own, read_directory
 from genossm.models.importers import import_checkpoint, read_checkpoint
 from genossm.models.sequence_model import SequenceModel
+from genossm.models.shipped import shipped_directory, shipped_hint
 
+# What `find_directory` downloads of a model on the Hub.
+MODEL_FILES = ["*.json", "*.safetensors", CARD]
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -21,14 +24,18 @@ def load(
 ) -> SequenceModel:
     """Load a model for inference (`.eval()`); call `.train()` to go on training.
 
-    path: a model directory, or a Hub id such as "owner/name"; a local directory of that name wins. Another author's
-    checkpoint that `genossm convert` can read is imported on the fly; pickles are not read.
-    device: where to; None is the CPU.   dtype: of the weights; None keeps the file's. Step-size biases, A_log and D
-    stay at least float32.
+    path: the name of a shipped model (`genossm models` lists them), a model directory, or a Hub id such as
+    "owner/name"; a local directory of that name wins. Another author's checkpoint that `genossm convert` can read is
+    imported on the fly; pickles are not read.
+    device: where to; None is the CPU.
+    dtype: of the weights; None keeps the file's, of shipped models float32. Step-size biases, A_log and D stay at least
+    float32.
     Raises: InputFileError if there is no such directory or download; ModelFormatError if it is incomplete or
     contradicts itself.
     """
-    directory = find_directory(path, files=["*.json", "*.safetensors", CARD])
+    directory = find_directory(path, files=MODEL_FILES)
+    if dtype is None and shipped_directory(path) is not None:
+        dtype = torch.float32
     if (directory / CONFIG).is_file() and not is_own(directory):
         model, _ = import_checkpoint(read_checkpoint(directory))
     else:
@@ -39,17 +46,20 @@ def load(
 
 
 def find_directory(path: str | os.PathLike[str], *, files: list[str]) -> Path:
-    """The local directory `path`, or a downloaded copy of `files` of the Hub's repository of that name.
+    """Of a shipped model, the local directory `path`, or a downloaded copy of `files` of the Hub's repository.
 
-    Raises: InputFileError if there is neither.
+    Raises: InputFileError if there is none of these, or if a name is both a shipped model's and a directory's.
     """
+    shipped = shipped_directory(path)
+    if shipped is not None:
+        return shipped
     local = Path(path)
     if local.is_dir():
         return local
     if local.exists():
         raise InputFileError(f"{local} is a file; wanted a model directory. Give the folder that holds config.json.")
     if not isinstance(path, str) or not _HUB_ID.fullmatch(path):
-        raise InputFileError(f"There is no model directory at {local}. Check the path.")
+        raise InputFileError(f"There is no model directory at {local}. Check the path.{shipped_hint(path)}")
     return _download(path, files)
 
 

@@ -134,17 +134,20 @@ class SequenceModel(nn.Module):
         *,
         provenance: Provenance | None = None,
         figures: Mapping[str, str | float] | None = None,
+        card: str | None = None,
         force: bool = False,
     ) -> Path:
         """Write a model directory, whole or not at all, and return its path.
 
         provenance: where the weights came from; the model's digest is filled in.
-        figures: name to number or text, for the model card.
+        figures: name to number or text, for the model card.   card: its whole text, instead of the usual one.
         Raises: OutputExistsError if `directory` exists, without `force`.
         """
         from genossm.models.directory import write_directory
 
-        return write_directory(self, Path(directory), provenance=provenance, figures=figures or {}, force=force)
+        return write_directory(
+            self, Path(directory), provenance=provenance, figures=figures or {}, card=card, force=force
+        )
 
 
 def _chosen(config: StackConfig) -> dict[str, Any]:

@@ -1,0 +1,170 @@
+"""From a training run's best model to the form that comes with the package: for maintainers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from genossm.core.errors import ConfigError, UsageError
+from genossm.core.provenance import Provenance
+from genossm.data.regions import parse_regions
+from genossm.evaluation.bases_methods import Hiding
+from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
+from genossm.evaluation.context import BLOCK, measure_context, model_method
+from genossm.evaluation.leaks import refuse_learnt_regions
+from genossm.models import load
+from genossm.models.directory import PROVENANCE, cast_weights
+from genossm.models.shipped import FOLDER
+from genossm.models.shipped_card import shipped_card
+from genossm.models.weights import read_json
+
+if TYPE_CHECKING:
+    from genossm.genome import Genome
+    from genossm.models import SequenceModel
+
+# All of them together, in the wheel.
+MOST_BYTES = 9_000_000
+
+
+def ship(
+    source: Path,
+    name: str,
+    genome_path: str,
+    *,
+    regions: Sequence[str],
+    context: int,
+    summary: str,
+    config_file: str,
+    evaluation: str = "",
+    limits: Sequence[str] = (),
+    folder: Path = FOLDER,
+    force: bool = False,
+) -> Path:
+    """Write the model directory `folder`/`name` from the model directory `source` of a training run, and return it.
+
+    regions: held-out ones, on which what rounding changes is measured, in windows of `context`.
+    summary: a sentence for the card and for `genossm models`.   config_file: the run's, as the card names it.
+    evaluation: Markdown for the card.   limits: further sentences for it.
+    Raises: UsageError for a name that reads as a path; ConfigError if `source` holds no record of a training run, was
+    trained on `regions`, or all shipped models together would be too large.
+    """
+    import genossm.genome
+
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UsageError(f"{name!r} is no name for a shipped model; wanted one without a path separator.")
+    record = _training_record(source)
+    exact = load(source)
+    with genossm.genome.open(genome_path) as genome:
+        judged = parse_regions(genome, regions)
+        refuse_learnt_regions(source, genome, judged)
+        rounded = _rounded(source)
+        stored_digest = rounded.digest()
+        stored = {key: tensor.clone() for key, tensor in rounded.tensors().items()}
+        cast_weights(rounded, torch.float32)
+        rounding = _measure_rounding(exact, rounded, genome, regions, context)
+        contigs = {c: {"length": genome.length(c), "md5": genome.digest(c)} for c in genome.contigs}
+    _require_room(folder, name, sum(tensor.nbytes for tensor in stored.values()))
+    extra = {
+        **record.extra,
+        "name": name,
+        "summary": summary,
+        "parameters": exact.num_parameters(),
+        "config_file": config_file,
+        "contigs": contigs,
+        "source_digest": exact.digest(),
+        "loaded_digest": rounded.digest(),
+        "rounding": rounding,
+    }
+    provenance = replace(record, model_digest=stored_digest, extra=extra)
+    figures = _figures(provenance, rounding)
+    card = shipped_card(exact, provenance.as_dict(), figures=figures, evaluation=evaluation, limits=limits)
+    folder.mkdir(parents=True, exist_ok=True)
+    return _rounded(source).save_pretrained(folder / name, provenance=provenance, card=card, force=force)
+
+
+def _rounded(source: Path) -> SequenceModel:
+    model = load(source)
+    cast_weights(model, torch.bfloat16)
+    return model
+
+
+def _training_record(source: Path) -> Provenance:
+    content = read_json(source / PROVENANCE)
+    if not {"config", "metrics"} <= set(content.get("extra", {})):
+        raise ConfigError(
+            f"{source / PROVENANCE} does not say how the model was trained. Ship the `model` directory of a run."
+        )
+    known = {field.name for field in fields(Provenance)}
+    return Provenance(**{key: value for key, value in content.items() if key in known})
+
+
+def _measure_rounding(
+    exact: SequenceModel, rounded: SequenceModel, genome: Genome, regions: Sequence[str], context: int
+) -> dict[str, Any]:
+    """Bits per base before and after, on the same bases, and their difference with its interval."""
+    judged = parse_regions(genome, regions)
+    measured = [
+        measure_context(model_method(model, genome, label, hiding=Hiding()), genome, judged, [context], block=BLOCK)
+        for label, model in (("float32", exact), ("bfloat16", rounded))
+    ]
+    sums = np.stack([found.nats[0].sum(axis=1) for found in measured], axis=1) / np.log(2.0)
+    counts = measured[0].counts.sum(axis=1)
+    resampled = block_bootstrap(sums, counts)
+    before, after = (float(found.bits()[0]) for found in measured)
+    return {
+        "regions": list(map(str, judged)),
+        "context": context,
+        "before": before,
+        "after": after,
+        "difference": after - before,
+        "interval": list(percentile_interval(resampled[:, 1] - resampled[:, 0])),
+    }
+
+
+def _require_room(folder: Path, name: str, needed: int) -> None:
+    others = sum(
+        file.stat().st_size
+        for path in folder.glob("*")
+        if path.name != name
+        for file in path.rglob("*")
+        if file.is_file()
+    )
+    if others + needed > MOST_BYTES:
+        raise ConfigError(
+            f"{name} needs {needed / 1e6:.1f} MB and the other shipped models {others / 1e6:.1f} MB; wanted at most "
+            f"{MOST_BYTES / 1e6:.0f} MB together, or the package grows too large. Ship a smaller model."
+        )
+
+
+def _figures(provenance: Provenance, rounding: dict[str, Any]) -> dict[str, str]:
+    config, metrics = provenance.extra["config"], provenance.extra["metrics"]
+    unit = "masked bits per base" if config.get("masking") is not None else "bits per base"
+    return {
+        f"{unit} on validation, at the end of training": f"{metrics['validation_bits_per_base']:.4f}",
+        f"{unit} on {', '.join(rounding['regions'])}, windows of {rounding['context']:,}, float32": (
+            f"{rounding['before']:.5f}"
+        ),
+        "the same, as shipped": f"{rounding['after']:.5f}",
+    }
+
+
+def read_evaluation(path: Path | None) -> str:
+    """Markdown for the card's figures, with its headings one level down; empty without a file."""
+    if path is None:
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join(f"#{line}" if line.startswith("#") else line for line in lines)
+
+
+def describe(directory: Path) -> str:
+    """What `genossm models ship` prints: where, how large, and what rounding changed."""
+    extra = json.loads((directory / PROVENANCE).read_text())["extra"]
+    size = sum(file.stat().st_size for file in directory.iterdir())
+    low, high = extra["rounding"]["interval"]
+    return f"{directory}\t{size / 1e6:.2f} MB\t{extra['rounding']['difference']:+.6f} bits ({low:+.6f} to {high:+.6f})"
