@@ -94,6 +94,7 @@ def score_file(
                 summary.moved += moves
                 (aside if aside is not None and moves else output).record(line, record.columns[0], record.pos1)
             summary.seconds = time.perf_counter() - started
+            summary.measured = scorer.measured
             summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not output.sorted
             if journal is not None:
                 # From here on files that stand where ours belong are ours.

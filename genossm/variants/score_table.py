@@ -98,6 +98,7 @@ def score_table(
                     progress(summary.records)
             job.require_enough()
     summary.seconds = time.perf_counter() - started
+    summary.measured = scorer.measured
     return summary
 
 

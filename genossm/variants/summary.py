@@ -17,7 +17,8 @@ class Summary:
 
     statuses: ALT alleles by status; a record without ALT counts once.   moved: records in the file `skipped`.
     seconds: of this run.   resumed, resumed_scores: records, and scored alleles, that an interrupted run had finished.
-    unsorted: so there is no index.
+    measured: by method what a short horizon, or neighbourhoods in place of windows, leave out, as this run has measured
+    on some of its alleles.   unsorted: so there is no index.
     """
 
     run: ScoringRun
@@ -28,6 +29,7 @@ class Summary:
     unsorted: bool = False
     resumed: int = 0
     resumed_scores: int = 0
+    measured: dict[str, dict[str, int | float | str]] = field(default_factory=dict)
 
     @property
     def alleles(self) -> int:
@@ -76,6 +78,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "alleles_per_second": None if self.rate is None else round(self.rate, 3),
             **({"resumed": self.resumed} if self.resumed else {}),
+            **({"measured": self.measured} if self.measured else {}),
             "options": self.run.options.as_dict(),
             "provenance": provenance.as_dict(),
         }
