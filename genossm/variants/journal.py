@@ -171,7 +171,8 @@ def open_journal(
         try:
             yield journal
         except BaseException:
-            if not journal.blocks:
+            # Asked of the file: a signal may come between a block's last byte and its count.
+            if not _content(file, path).blocks:
                 path.unlink(missing_ok=True)
             raise
         path.unlink(missing_ok=True)
