@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from genossm.data.lightning import require_lightning
+from genossm.parallel import to_be_saved
 from genossm.training.config import TrainConfig
 from genossm.training.module import as_training
+from genossm.training.optim import numbered_by_name
 from genossm.training.resume import LAST
 
 if TYPE_CHECKING:
@@ -80,6 +82,8 @@ class Checkpoints(Callback):
         # step early ever after.
         total = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
         total["ready"] = total["completed"]
+        names = [name for name, _ in as_training(pl_module).model.named_parameters()]
+        checkpoint["optimizer_states"] = [numbered_by_name(state, names) for state in checkpoint["optimizer_states"]]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer)
@@ -91,7 +95,7 @@ class Checkpoints(Callback):
             return
         self.best_bits, self.best_step = module.validation_bits, trainer.global_step
         if trainer.is_global_zero:
-            module.model.save_pretrained(self.best, force=True)
+            to_be_saved(module.model).save_pretrained(self.best, force=True)
 
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` under a temporary name, then rename: a reader finds the old or the new one, whole."""

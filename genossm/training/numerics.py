@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genossm.parallel import whole
 from genossm.sequence.interval import Interval
 
 _SHOWN_INTERVALS = 4
@@ -38,6 +39,6 @@ def _first_non_finite(groups: Sequence[dict[str, Any]]) -> tuple[str, str, str] 
         for group in groups:
             for name, parameter in zip(group.get("parameter_names", ()), group["params"]):
                 tensor: Tensor | None = parameter.detach() if place == "weight" else parameter.grad
-                if tensor is not None and not bool(torch.isfinite(tensor).all()):
+                if tensor is not None and not bool(torch.isfinite(whole(tensor)).all()):
                     return group.get("name", "?"), name, place
     return None

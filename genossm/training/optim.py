@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,25 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     groups = parameter_groups(model, config.weight_decay, decay_embeddings=config.decay_embeddings)
     # One kernel for all parameters: a small model's step is otherwise mostly launches.
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
+
+
+def numbered_by_name(state: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """An optimizer's state with its parameters numbered as `names` has them, and not as they stand in the groups.
+
+    PyTorch reads either; strategies that spread an optimizer over processes read and write this one.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    groups = state.get("param_groups", ())  # none on processes that save nothing
+    new = {
+        old: number[name]
+        for group in groups
+        for old, name in zip(group["params"], group["parameter_names"], strict=True)
+    }
+    return {
+        **state,
+        "param_groups": [{**group, "params": [new[old] for old in group["params"]]} for group in groups],
+        "state": {new[old]: kept for old, kept in state.get("state", {}).items()},
+    }
 
 
 def schedule_factor(config: ScheduleConfig, total_steps: int | None) -> Callable[[int], float]:

@@ -22,14 +22,10 @@ from genossm.training.config import TrainConfig
 
 Mapping = dict[str, Any]
 RANKS = 2
-# Steps on windows with N, so that the processes' shares of targets differ.
-RUNS: dict[str, Mapping] = {
-    "ddp": {"run": {"devices": 2}},
-    "ddp in parts, to be resumed": {"run": {"devices": 2, "max_steps": 5}, "data": {"micro_batch": 1}},
-    "context": {"run": {"devices": 2, "context_parallel": 2}, "data": {"window": 33}},
-    "context of a masked model": {"run": {"devices": 2, "context_parallel": 2}, "data": {"window": 33}},
-    "an end by the clock": {"run": {"devices": 2, "max_minutes": 1e-6}},
-}
+TWO, CONTEXT, ONE = {"devices": 2}, {"devices": 2, "context_parallel": 2}, {"devices": 1}
+SHORT, WHOLE = {"max_steps": 5}, {"max_steps": 8}
+IN_PARTS, UNEVEN = {"micro_batch": 1}, {"window": 33}
+FSDP = {"strategy": "fsdp", "recompute": "projections"}
 
 
 def free_ports(count: int) -> list[int]:
@@ -64,7 +60,7 @@ def work(rank: int, runs: dict[str, tuple[Mapping, Mapping]], directory: Path, p
     found = {}
     for port, (name, (mapping, changes)) in zip(ports, runs.items(), strict=True):
         os.environ["MASTER_PORT"] = str(port)
-        found[name] = train(changed(mapping, changes, directory / name))
+        found[name] = train(changed(mapping, changes, directory / name), resume="resumed" in name)
     torch.save({name: result.validation_bits for name, result in found.items()}, directory / f"{rank}.pt")
 
 
@@ -72,11 +68,12 @@ def work(rank: int, runs: dict[str, tuple[Mapping, Mapping]], directory: Path, p
 def of_processes(mapping: Mapping) -> Mapping:
     with open(mapping["genome"]["path"]) as file:
         name, letters = file.read().split()
+    # Windows with N, so that the processes have different numbers of targets.
     spotted = "".join("N" if place % 97 < 12 else base for place, base in enumerate(letters))
     Path(mapping["genome"]["path"]).write_text(f"{name}\n{spotted}\n")
     mapping["schedule"] = {"kind": "constant", "warmup_steps": 0}
     mapping["data"] |= {"max_n_fraction": 0.9}
-    mapping["run"] |= {"accelerator": "cpu", "max_steps": 8, "watch_every": 2}
+    mapping["run"] |= {"accelerator": "cpu", "watch_every": 2, "validate_every": 8}
     return mapping
 
 
@@ -84,46 +81,55 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
-def rows(directory: Path) -> list[dict[str, str]]:
+def rows(directory: Path) -> dict[tuple[int, bool], dict[str, str]]:
+    """By step, and whether they are of a validation."""
     with open(directory / "metrics.csv", newline="") as handle:
-        return list(csv.DictReader(handle))
+        return {(int(row["step"]), bool(row["validation_bits_per_base"])): row for row in csv.DictReader(handle)}
 
 
-def assert_same_weights(found: Path, expected: Path) -> None:
+def assert_same_learning(found: Path, expected: Path) -> None:
     one, other = weights(found / "checkpoints/last.ckpt"), weights(expected / "checkpoints/last.ckpt")
     assert one.keys() == other.keys()
     for name, weight in other.items():
         torch.testing.assert_close(one[name], weight, rtol=1e-3, atol=2e-5, msg=name)
-
-
-def assert_same_rows(found: Path, expected: Path) -> None:
-    for row, alone in zip(rows(found), rows(expected), strict=True):
-        assert (row["step"], row["tokens"]) == (alone["step"], alone["tokens"])
+    table = rows(found)
+    for which, alone in rows(expected).items():
+        assert table[which]["tokens"] == alone["tokens"]
         for column in ("train_bits_per_base", "validation_bits_per_base", "gradient_norm"):
-            assert bool(row[column]) == bool(alone[column])
-            if row[column]:
-                assert float(row[column]) == pytest.approx(float(alone[column]), rel=1e-4)
+            assert bool(table[which][column]) == bool(alone[column])
+            if alone[column]:
+                assert float(table[which][column]) == pytest.approx(float(alone[column]), rel=1e-4)
 
 
 def test_two_processes_learn_what_one_does(of_processes: Mapping, masked: Mapping, tmp_path: Path) -> None:
     masked = {**of_processes, "model": masked["model"]}
-    runs = {name: (masked if "masked" in name else of_processes, changes) for name, changes in RUNS.items()}
+
+    def alone(name: str, mapping: Mapping, run: Mapping, data: Mapping | None = None, *, resume: bool = False) -> Path:
+        train(changed(mapping, {"run": ONE | run, "data": data or {}}, tmp_path / name), resume=resume)
+        return tmp_path / name
+
+    resumed = alone("resumed with FSDP", masked, SHORT, UNEVEN)
+    runs = {
+        "DDP": (of_processes, {"run": TWO | SHORT, "data": IN_PARTS}),
+        "FSDP": (of_processes, {"run": TWO | SHORT | FSDP}),
+        "context": (of_processes, {"run": CONTEXT | WHOLE, "data": UNEVEN}),
+        resumed.name: (masked, {"run": CONTEXT | WHOLE | FSDP, "data": UNEVEN}),
+        "clock": (of_processes, {"run": TWO | {"max_minutes": 1e-6}}),
+    }
     mp.spawn(work, args=(runs, tmp_path, free_ports(len(runs))), nprocs=RANKS)
+    # Each process has the same result.
     assert torch.load(tmp_path / "0.pt") == torch.load(tmp_path / "1.pt")
-    assert len(rows(tmp_path / "an end by the clock")) > 0
-
-    alone = {"run": {"devices": 1, "context_parallel": 1}}
-    for name in ("ddp", "context", "context of a masked model"):
-        mapping, changes = runs[name]
-        whole = train(changed(mapping, {**changes, **alone}, tmp_path / f"{name}, alone"))
-        assert_same_weights(tmp_path / name, tmp_path / f"{name}, alone")
-        assert_same_rows(tmp_path / name, tmp_path / f"{name}, alone")
-        assert load(tmp_path / name / "model").num_parameters() == load(whole.model).num_parameters()
-
+    assert max(rows(tmp_path / "clock")) == (1, True)
     # What two processes left goes on in one.
-    name = "ddp in parts, to be resumed"
-    train(changed(of_processes, {**alone, "data": {"micro_batch": 1}}, tmp_path / name), resume=True)
-    assert_same_weights(tmp_path / name, tmp_path / "ddp, alone")
+    for name, data in (("DDP", IN_PARTS), ("FSDP", None)):
+        alone(name, of_processes, WHOLE, data, resume=True)
+
+    expected = alone("alone", of_processes, WHOLE)
+    for name in ("DDP", "FSDP"):
+        assert_same_learning(tmp_path / name, expected)
+    assert_same_learning(tmp_path / "context", alone("whole windows", of_processes, WHOLE, UNEVEN))
+    assert_same_learning(resumed, alone("whole masked windows", masked, WHOLE, UNEVEN))
+    assert load(resumed / "model").num_parameters() > 0
 
 
 def test_the_command_starts_the_processes_itself(of_processes: Mapping, tmp_path: Path) -> None:
@@ -135,6 +141,3 @@ def test_the_command_starts_the_processes_itself(of_processes: Mapping, tmp_path
     # The path once, from the first process alone.
     assert done.stdout == f"{of_processes['output']['directory']}/model\n"
     assert load(done.stdout.strip()).num_parameters() > 0
-    again = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-    assert again.returncode == 1
-    assert "exists already" in again.stderr

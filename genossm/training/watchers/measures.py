@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from genossm.parallel import whole
+
 BLOCK, DT, STATE, OTHERS = "gradient_norm", "dt_gradient_norm", "state_rms", "others"
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -54,7 +56,7 @@ class Measures:
 
 
 def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def _root_mean_square(state: Tensor) -> Tensor:
