@@ -74,6 +74,7 @@ def build(
     circular: Collection[str] = (),
     chunk_length: int = DEFAULT_CHUNK_LENGTH,
     codec: Codec = DEFAULT_CODEC,
+    shard_length: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> StoreSummary:
@@ -81,22 +82,33 @@ def build(
 
     aliases: further names, alias to contig.   circular: contigs whose end joins their start, by any name; both are
         added to what the file itself says.
-    chunk_length: bases a chunk.   progress: called with (contig, bases so far) after every contig.
+    chunk_length: bases a chunk.   shard_length: bases a file, a multiple of it; None for one chunk a file.
+    progress: called with (contig, bases so far) after every contig.
     Memory: a few times the longest contig; a GenBank or EMBL file as a whole. A build that fails or is killed leaves
     nothing at `target`.
     Raises: InputFileError for a bad file or alias, OutputError / OutputExistsError, UsageError for a bad option.
     """
-    _check_options(target, chunk_length, codec)
+    _check_options(target, chunk_length, codec, shard_length)
     started = time.perf_counter()
     with atomic_directory(target, force=force, marker="zarr.json") as temporary:
         with _reading(source) as content:
-            contigs = tuple(_write_contigs(content.letters, temporary, chunk_length, codec, progress))
+            layout = _Layout(chunk_length, codec, shard_length)
+            contigs = tuple(_write_contigs(content.letters, temporary, layout, progress))
             attributes = _attributes(
                 source, contigs, {**content.aliases, **(aliases or {})}, {*content.circular, *circular}
             )
         _write_attributes(temporary, attributes)
     bases = sum(contig.length for contig in contigs)
     return StoreSummary(target, len(contigs), bases, time.perf_counter() - started, attributes.reference_digest)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Of the sequence's arrays."""
+
+    chunk_length: int
+    codec: Codec
+    shard_length: int | None
 
 
 @dataclass(frozen=True)
@@ -128,19 +140,21 @@ def _letters(source: Source, contig: str, length: int) -> bytes:
     return letters.tobytes()
 
 
-def _check_options(target: Path, chunk_length: int, codec: str) -> None:
+def _check_options(target: Path, chunk_length: int, codec: str, shard_length: int | None) -> None:
     if is_url(target):
         raise UsageError(f"A store is built on this machine and copied where it is to be; got the URL {target}.")
     if target.suffix != ".zarr":
         raise UsageError(f"A genome store's name ends in .zarr, got {target.name!r}. Call it {target.name}.zarr")
     if chunk_length < 1:
         raise ConfigError(f"chunk_length: got {chunk_length}, wanted at least 1 base.")
+    if shard_length is not None and (shard_length < 1 or shard_length % chunk_length):
+        raise ConfigError(f"shard_length: got {shard_length}, wanted a multiple of chunk_length, {chunk_length}.")
     if codec not in get_args(Codec):
         raise ConfigError(f"codec: got {codec!r}, wanted one of {', '.join(get_args(Codec))}.")
 
 
 def _write_contigs(
-    stream: Iterator[tuple[str, bytes]], store: Path, chunk_length: int, codec: Codec, progress: Progress | None
+    stream: Iterator[tuple[str, bytes]], store: Path, layout: _Layout, progress: Progress | None
 ) -> Iterator[StoredContig]:
     import zarr
 
@@ -150,7 +164,7 @@ def _write_contigs(
         root = zarr.open_group(str(store), mode="a", zarr_format=3)
         for contig, letters in stream:
             found = survey(letters)
-            _write_sequence(root, contig, letters.upper(), chunk_length, codec)
+            _write_sequence(root, contig, letters.upper(), layout)
             _write_runs(root, array_path(N_RUNS, contig), found.n_runs)
             _write_runs(root, array_path(SOFT_MASK, contig), found.soft_mask)
             done += len(letters)
@@ -159,13 +173,14 @@ def _write_contigs(
             yield StoredContig(contig, len(letters), found.m5, total(found.n_runs), total(found.soft_mask))
 
 
-def _write_sequence(root: Any, contig: str, letters: bytes, chunk_length: int, codec: Codec) -> None:
+def _write_sequence(root: Any, contig: str, letters: bytes, layout: _Layout) -> None:
     array = root.create_array(
         array_path(SEQUENCE, contig),
         shape=(len(letters),),
-        chunks=(chunk_length,),
+        chunks=(layout.chunk_length,),
+        shards=None if layout.shard_length is None else (layout.shard_length,),
         dtype="uint8",
-        compressors=_compressor(codec),
+        compressors=_compressor(layout.codec),
         fill_value=ord("N"),
     )
     array[:] = np.frombuffer(letters, dtype=np.uint8)

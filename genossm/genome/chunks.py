@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from genossm.core.errors import InputFileError
 from genossm.genome.remote import is_remote, read_file, read_together, zarr_location
+from genossm.genome.shards import ShardedChunks, sharding
 from genossm.sequence.tokenizer import translate_into
 
 Unpack = Callable[[bytes, npt.NDArray[np.uint8]], None]
@@ -38,7 +39,13 @@ class ChunkedBytes:
         self.path = path
         metadata = _metadata(path)
         self.length = int(metadata["shape"][0])
-        self.chunk_length = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        self.chunk_length = file_length = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        self._shards: ShardedChunks | None = None
+        inner = sharding(metadata)
+        if inner is not None and not is_remote(path):
+            self.chunk_length = int(inner["chunk_shape"][0])
+            self._shards = ShardedChunks(path, file_length // self.chunk_length)
+            metadata = {**metadata, "codecs": inner["codecs"]}
         self._unpack = _unpacker(metadata)
         # Small windows come in crowds, one a variant: they share the last few unpacked chunks.
         self._kept = lru_cache(maxsize=_KEPT_CHUNKS)(self._chunk)
@@ -64,18 +71,28 @@ class ChunkedBytes:
 
     def _chunks(self, indices: range, buffer: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
         """Chunks one after the other, unpacked into `buffer` each."""
-        paths = [self.path / "c" / str(index) for index in indices]
         at_once = _REMOTE_CHUNKS if is_remote(self.path) else 1
-        for first in range(0, len(paths), at_once):
-            group = paths[first : first + at_once]
+        for first in range(0, len(indices), at_once):
+            group = indices[first : first + at_once]
             try:
-                for packed in read_together(group) if is_remote(self.path) else [read_file(group[0])]:
+                for packed in self._packed(group):
                     self._unpack(packed, buffer)  # type: ignore[misc]
                     yield buffer
             except (OSError, RuntimeError, ValueError) as error:
                 raise InputFileError(
-                    f"{group[0]}: a piece of the genome store is missing or damaged ({error}). Build it again."
+                    f"{self._file(group[0])}: a piece of the genome store is missing or damaged ({error}). Build it "
+                    "again."
                 ) from error
+
+    def _file(self, index: int) -> Path:
+        return self.path / "c" / str(index if self._shards is None else index // self._shards.per_shard)
+
+    def _packed(self, indices: range) -> list[bytes]:
+        """Chunks as they are stored."""
+        if self._shards is not None:
+            return [self._shards.read(index) for index in indices]
+        paths = [self._file(index) for index in indices]
+        return read_together(paths) if is_remote(self.path) else [read_file(path) for path in paths]
 
 
 def _scratch(length: int) -> npt.NDArray[np.uint8]:

@@ -208,6 +208,8 @@ def test_bad_options_in_python(tmp_path: Path) -> None:
         build(fasta, tmp_path / "x")
     with pytest.raises(ConfigError, match="codec: got 'lzma', wanted one of blosc-lz4"):
         build(fasta, tmp_path / "x.zarr", codec="lzma")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="shard_length: got 500, wanted a multiple of chunk_length, 300"):
+        build(fasta, tmp_path / "x.zarr", chunk_length=300, shard_length=500)
 
 
 def test_force_replaces_a_store(tmp_path: Path) -> None:

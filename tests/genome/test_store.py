@@ -19,6 +19,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.codecs import GzipCodec
 
 import genossm.genome
 from genossm.core.errors import AlphabetError, ContigNotFoundError, InputFileError, IntervalError
@@ -314,7 +315,7 @@ def test_an_array_that_only_zarr_can_read_is_read_by_zarr(toy_store: Path) -> No
     shutil.rmtree(toy_store / "sequence" / "chr1")
     root = zarr.open_group(str(toy_store), mode="a")
     array = root.create_array(
-        "sequence/chr1", shape=(5000,), shards=(2000,), chunks=(500,), dtype="uint8", fill_value=78
+        "sequence/chr1", shape=(5000,), chunks=(500,), dtype="uint8", fill_value=78, compressors=GzipCodec()
     )
     array[:] = np.frombuffer(expected.upper(), dtype=np.uint8)
     with genossm.genome.open(toy_store) as genome:
@@ -322,6 +323,27 @@ def test_an_array_that_only_zarr_can_read_is_read_by_zarr(toy_store: Path) -> No
         assert genome.fetch(Interval("chr1", 1700, 2300, "-"), uppercase=False) == reverse_complement(
             expected[1700:2300]
         )
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_shards_hold_the_same_letters_in_fewer_files(tmp_path: Path, codec: Any) -> None:
+    letters = toy_genome()["chr1"].upper()
+    fasta = write_fasta(tmp_path / "x.fa", {"a": letters, "n": b"N" * 700})
+    store = build(fasta, tmp_path / "x.zarr", chunk_length=300, shard_length=900, codec=codec).path
+    assert sorted(file.name for file in (store / "sequence/a/c").iterdir()) == [str(n) for n in range(6)]
+    with genossm.genome.open(store) as genome:
+        for start, end in ((0, 5000), (250, 1900), (899, 901), (4990, 5000), (10, 20)):
+            assert genome.fetch(Interval("a", start, end)) == letters[start:end]
+            assert genome.fetch(Interval("a", start, end, "-")) == reverse_complement(letters[start:end])
+        assert genome.fetch(Interval("n", 0, 700)) == b"N" * 700
+    assert np.asarray(zarr.open_array(str(store / "sequence/a"), mode="r")[:]).tobytes() == letters
+    shard = store / "sequence/a/c/1"
+    whole = shard.read_bytes()
+    missing = whole[:-52] + b"\xff" * 16 + whole[-36:]
+    for damaged in (whole[:-5], whole[60:], whole[:20], b"", missing):
+        shard.write_bytes(damaged)
+        with genossm.genome.open(store) as genome, pytest.raises(InputFileError, match=r"sequence/a/c/1: .* damaged"):
+            genome.fetch(Interval("a", 0, 2000))
 
 
 def test_a_directory_of_another_kind_is_no_store(tmp_path: Path) -> None:
