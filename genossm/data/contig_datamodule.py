@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from genossm.data.contigs import ContigSweep, ContigWalks, SegmentCollator, SegmentDataset, SegmentItem
 from genossm.data.datamodule import Loaders, SampleNumbers
 from genossm.data.lengths import Lengths
+from genossm.data.soft_mask import SoftMaskWeights
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
@@ -19,6 +20,7 @@ class ContigDataModule(Loaders):
     """Training walks without end, and the validation stretches once, each batch going on where the one before stopped.
 
     For causal models. validation_batch: stretches at once over all devices.   workers: loader processes, 0 for none.
+    soft_mask_weight: what soft-masked bases count in training; in validation all count alike.
     A fit that resumes from a checkpoint of step s starts with the segments of step s.
     """
 
@@ -31,9 +33,11 @@ class ContigDataModule(Loaders):
         *,
         validation_batch: int,
         workers: int = 0,
+        soft_mask_weight: float = 1.0,
     ) -> None:
         super().__init__(workers=workers)
-        self.train_data = SegmentDataset(genome, train, tokenizer)
+        soft_mask = None if soft_mask_weight == 1.0 else SoftMaskWeights(genome, soft_mask_weight)
+        self.train_data = SegmentDataset(genome, train, tokenizer, soft_mask)
         self.validation_data = SegmentDataset(genome, validation, tokenizer)
         self.collate = SegmentCollator(tokenizer)
         self.walks, self.sweep, self.validation_batch = train, validation, validation_batch

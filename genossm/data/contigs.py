@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from genossm.core.errors import IntervalError
 from genossm.data.batch import Batch, CausalCollator
 from genossm.data.dataset import WindowItem
+from genossm.data.soft_mask import SoftMaskWeights
 from genossm.data.unknown import UnknownRuns
 from genossm.sequence.interval import Interval
 
@@ -177,10 +178,19 @@ class SegmentItem(WindowItem):
 
 
 class SegmentDataset(Dataset[SegmentItem]):
-    """Item n is the segment that the plan gives sample number n."""
+    """Item n is the segment that the plan gives sample number n.
 
-    def __init__(self, genome: Genome, plan: SegmentPlan, tokenizer: NucleotideTokenizer) -> None:
-        self.genome, self.plan, self.tokenizer = genome, plan, tokenizer
+    soft_mask: what soft-masked bases count; None if all bases count alike.
+    """
+
+    def __init__(
+        self,
+        genome: Genome,
+        plan: SegmentPlan,
+        tokenizer: NucleotideTokenizer,
+        soft_mask: SoftMaskWeights | None = None,
+    ) -> None:
+        self.genome, self.plan, self.tokenizer, self.soft_mask = genome, plan, tokenizer, soft_mask
 
     def __getitem__(self, index: int) -> SegmentItem:
         segment = self.plan.segment(index)
@@ -192,7 +202,8 @@ class SegmentDataset(Dataset[SegmentItem]):
             self.genome.encode(interval, self.tokenizer, out=filled[1:])
         else:
             self.genome.encode(_with_the_base_before(interval), self.tokenizer, out=filled)
-        return SegmentItem(ids, interval, index, segment.begins)
+        weights = None if self.soft_mask is None else self.soft_mask.along(interval, self.plan.window)
+        return SegmentItem(ids, interval, index, segment.begins, weights=weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +222,7 @@ class SegmentBatch(Batch):
                 targets=self.targets[part],
                 intervals=self.intervals[part],
                 begins=self.begins[part],
+                weights=None if self.weights is None else self.weights[part],
             )
             for part in parts
         )
@@ -233,7 +245,7 @@ class SegmentCollator:
     def __call__(self, items: Sequence[SegmentItem]) -> SegmentBatch:
         windows = self._windows(items)
         begins = torch.tensor([item.begins for item in items])
-        return SegmentBatch(windows.input_ids, windows.targets, windows.intervals, begins)
+        return SegmentBatch(windows.input_ids, windows.targets, windows.intervals, begins, weights=windows.weights)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,10 +28,12 @@ class Checkpoints(Callback):
     """Saves `last.ckpt` every few steps and at the end, and the model whenever validation finds it better than before.
 
     The state is taken just before a step begins: everything about the step before, validation included, is done.
+    reference_digest: of the genome, kept for resuming.
     """
 
-    def __init__(self, directory: Path, config: TrainConfig, *, every: int) -> None:
+    def __init__(self, directory: Path, config: TrainConfig, *, every: int, reference_digest: str | None = None) -> None:
         self.directory, self.config, self.every = directory, config, every
+        self.reference_digest = reference_digest
         self.best_bits, self.best_step = float("inf"), -1
         self.validated_step = -1
         self._resumed_at = -1
@@ -50,6 +52,7 @@ class Checkpoints(Callback):
             "best_step": self.best_step,
             "validated_step": self.validated_step,
             "config": self.config.as_mapping(),
+            "reference_digest": self.reference_digest,
             "generators": generators,
         }
 

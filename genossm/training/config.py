@@ -158,6 +158,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._settle_masking()
+        self._check_states()
         for name, stage in zip(self.data.stage_names(), self.lengths.stages):
             if stage.batch % self.run.readers:
                 together = f" groups of {self.run.context_parallel}" if self.run.context_parallel > 1 else ""
@@ -169,6 +170,22 @@ class TrainConfig:
             self._require_stretches("data.validation_window", self.data.validation_window)
         if self.schedule.kind == "cosine" and self.total_steps is None:
             raise ConfigError("A cosine schedule needs an end: give run.max_steps or run.max_tokens.")
+
+    def _check_states(self) -> None:
+        if not self.data.carries_states:
+            return
+        what = "data.segment is given" if self.data.segment is not None else "data.sampling is 'contigs'"
+        direction = self.stack_config().direction
+        if direction != "causal":
+            raise ConfigError(
+                f"{what}, but model.direction is {direction!r}: such a model reads whole windows and has no state to "
+                "hand on. Leave it out, or set model.direction to causal."
+            )
+        if self.run.context_parallel > 1:
+            raise ConfigError(
+                f"{what} and run.context_parallel is {self.run.context_parallel}; states come from the step before or "
+                "from the other devices. Keep one."
+            )
 
     def _require_stretches(self, name: str, window: int) -> None:
         """Each device of a group reads a stretch, and its convolutions look back over the end of one neighbour's."""

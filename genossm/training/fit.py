@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from genossm.data.datamodule import GenomeDataModule
 from genossm.data.lightning import require_lightning
-from genossm.data.windows import WindowPlan
 from genossm.models import SequenceModel
 from genossm.parallel import agreed
+from genossm.training.assembly import build_data, build_module
 from genossm.training.checkpoints import Checkpoints
 from genossm.training.config import TrainConfig
 from genossm.training.metrics import MetricsLog
-from genossm.training.module import LanguageModelTraining
 from genossm.training.progress import ProgressLines
+from genossm.training.reading import Plans
 from genossm.training.strategy import build_strategy
 from genossm.training.watchers.watch import Watch
 
@@ -54,7 +53,7 @@ def fit(
     config: TrainConfig,
     model: SequenceModel,
     genome: Genome,
-    windows: tuple[WindowPlan, WindowPlan],
+    windows: Plans,
     *,
     metrics: Path,
     checkpoints: Path,
@@ -62,28 +61,9 @@ def fit(
 ) -> Outcome:
     """Train `model` on the first plan's windows, validate on the second's, the last step included."""
     lengths = config.lengths
-    data = GenomeDataModule(
-        genome,
-        model.tokenizer,
-        *windows,
-        batch=lengths,
-        validation_batch=config.data.validation_batch or config.data.batch,
-        workers=config.data.workers,
-        masking=config.masking,
-        seed=config.run.seed,
-        readers=config.run.readers,
-    )
-    module = LanguageModelTraining(
-        model,
-        config.optimizer,
-        config.schedule,
-        total_steps=config.total_steps,
-        gradient_clip=config.run.gradient_clip,
-        micro_batch=lambda step: lengths.at(step).micro_batch,
-        context_parallel=config.run.context_parallel,
-    )
+    data, module = build_data(config, genome, model, windows), build_module(config, model)
     log = MetricsLog(metrics, lengths=lengths, every=config.run.log_every, total_steps=config.total_steps)
-    kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every)
+    kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every, reference_digest=genome.reference_digest)
     lines = ProgressLines(config.total_steps, lengths=lengths, unit=config.unit, clock=log)
     watchers = [] if config.run.watch_every is None else [Watch(metrics.with_name(WATCH), every=config.run.watch_every)]
     with _quiet_lightning():

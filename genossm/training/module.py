@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,16 @@ from torch import Tensor, nn
 from genossm.data.batch import IGNORE, Batch
 from genossm.data.lightning import require_lightning
 from genossm.nn.watching import watching_states
-from genossm.parallel import ContextGroup, process_count, split_context, summed, whole
+from genossm.parallel import (
+    ContextGroup,
+    gather_weights,
+    process_count,
+    release_weights,
+    shard,
+    split_context,
+    summed,
+    whole,
+)
 from genossm.sequence.interval import Interval
 from genossm.training.config import OptimizerConfig, ScheduleConfig
 from genossm.training.numerics import non_finite_message
@@ -33,15 +42,24 @@ else:
 
 
 def target_nats(
-    logits: Float[Tensor, "batch length vocab"], targets: Int[Tensor, "batch length"], base_ids: tuple[int, ...]
+    logits: Float[Tensor, "batch length vocab"],
+    targets: Int[Tensor, "batch length"],
+    base_ids: tuple[int, ...],
+    weights: Float[Tensor, "batch length"] | None = None,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-    """Sum of −ln p over the target bases, p the softmax over the A, C, G, T logits, and the number of targets."""
+    """Sum of −ln p over the target bases, p the softmax over the A, C, G, T logits, and the number of targets.
+
+    weights: what each target counts in the sum.
+    """
     first = base_ids[0]
     # Consecutive ids are a view; an index list would copy the logits.
     consecutive = base_ids == tuple(range(first, first + 4))
     bases = logits[..., first : first + 4] if consecutive else logits[..., list(base_ids)]
     flat = targets.reshape(-1)
-    nats = F.cross_entropy(bases.reshape(-1, 4).float(), flat, ignore_index=IGNORE, reduction="sum")
+    reduction = "sum" if weights is None else "none"
+    nats = F.cross_entropy(bases.reshape(-1, 4).float(), flat, ignore_index=IGNORE, reduction=reduction)
+    if weights is not None:
+        nats = (nats * weights.reshape(-1)).sum()
     return nats, (flat != IGNORE).sum()
 
 
@@ -58,6 +76,7 @@ class LanguageModelTraining(LightningModule):
     micro_batch: windows in one pass; a batch of more is read in parts, whose gradients add up to the whole batch's,
     each target base counting alike. None: the batch in one pass. A function of the step's number, where it changes.
     context_parallel: neighbouring processes that get the same windows and read a stretch of them each.
+    sharded: weights and optimizer are spread over the processes, whose device mesh the strategy knows.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
     validation, `last_intervals` for what a step read. Who sets `measures` before a step finds its figures in `measured`
     after it, without another transfer from the GPU.
@@ -74,9 +93,10 @@ class LanguageModelTraining(LightningModule):
         gradient_clip: float | None = 1.0,
         micro_batch: int | Callable[[int], int | None] | None = None,
         context_parallel: int = 1,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
-        self.context_parallel = context_parallel
+        self.context_parallel, self.sharded = context_parallel, sharded
         self._context: ContextGroup | None = None
         self.model, self.micro_batch = model, micro_batch
         self.optimizer_config, self.schedule_config = optimizer, schedule
@@ -99,14 +119,20 @@ class LanguageModelTraining(LightningModule):
         if self.context_parallel > 1 and self._context is None:
             self._context = split_context(self.model, ContextGroup.consecutive(self.context_parallel))
 
+    def configure_model(self) -> None:
+        """Lightning calls this before every fit and validation."""
+        if self.sharded and not hasattr(self.model, "unshard"):
+            assert self.device_mesh is not None
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """Of the windows that this process's group reads together, its own stretch."""
         return batch if self._context is None else batch.stretch(self._context.span(batch.targets.shape[1]))
 
     def nats(self, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
-        """Sum of −ln p over a batch's target bases, and their number."""
+        """Sum of −ln p over a batch's target bases, weighted if they have weights, and their number."""
         logits = self.model(batch.input_ids).logits
-        return target_nats(logits, batch.targets, self.model.tokenizer.base_ids)
+        return target_nats(logits, batch.targets, self.model.tokenizer.base_ids, batch.weights)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002
         self._batch = batch
@@ -114,19 +140,24 @@ class LanguageModelTraining(LightningModule):
         self.zero_grad()
         # Every target base of every process counts alike; the gradients of processes are averaged. A batch may hold no
         # target at all (windows of N, where the limit allows them).
-        count = summed((batch.targets != IGNORE).sum()).clamp(min=1) / process_count()
+        count = summed(batch.total_weight()).clamp(min=1) / process_count()
         rows = self.micro_batch(self.global_step) if callable(self.micro_batch) else self.micro_batch
-        *parts, last = batch.split(rows or len(batch.input_ids))
-        done = torch.zeros((), device=count.device)
-        for part in parts:
-            loss = self.nats(part)[0] / count
-            with torch.autocast(count.device.type, enabled=False):
-                loss.backward()
-            done += loss.detach()
+        number, passes = self.passes(batch.split(rows or len(batch.input_ids)), count)
+        objective = self._loss = torch.zeros((), device=count.device)
         with watching_states() if self.measures else nullcontext({}) as self._states:
-            loss = self.nats(last)[0] / count
-        self._loss = done + loss.detach()
-        return loss
+            for left, (objective, loss) in zip(reversed(range(number)), passes, strict=True):
+                self._loss = self._loss + loss
+                if left:
+                    with torch.autocast(count.device.type, enabled=False):
+                        objective.backward()
+        return objective
+
+    def passes(self, parts: Sequence[Batch], count: Tensor) -> tuple[int, Iterator[tuple[Tensor, Tensor]]]:
+        """How many passes a step makes, and one pair for each: what to run backward before the next is asked for, and
+        its share of the loss. `training_step` leaves the last one's backward pass to Lightning.
+        """
+        losses = (self.nats(part)[0] / count for part in parts)
+        return len(parts), ((loss, loss.detach()) for loss in losses)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Gradients were cleared when the step began."""
@@ -156,6 +187,11 @@ class LanguageModelTraining(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._validation_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        # Processes may have different numbers of windows; and the model may be saved before this ends.
+        gather_weights(self.model)
+
+    def on_validation_end(self) -> None:
+        release_weights(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
         self._validation_sums += torch.stack([value.double() for value in self.nats(batch)])

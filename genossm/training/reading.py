@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import genossm.genome
+from genossm.data.contigs import ContigSweep, ContigWalks
 from genossm.data.lengths import StagedWindows
 from genossm.data.regions import Splits, parse_regions
 from genossm.data.splits_bed import splits_from_bed, subtract
@@ -15,6 +16,9 @@ from genossm.training.data_config import SplitsConfig
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
+
+
+Plans = tuple[WindowPlan, WindowPlan] | tuple[ContigWalks, ContigSweep]
 
 
 def parse_splits(config: SplitsConfig, genome: Genome) -> Splits:
@@ -44,12 +48,24 @@ def with_regions(config: TrainConfig) -> TrainConfig:
     return replace(config, splits=SplitsConfig(train, validation, test))
 
 
-def plan_windows(config: TrainConfig, genome: Genome) -> tuple[WindowPlan, WindowPlan]:
-    """Training and validation windows; validation has the same ones throughout the run.
+def plan_windows(config: TrainConfig, genome: Genome) -> Plans:
+    """Training and validation windows, or walks along contigs; validation has the same ones throughout the run.
 
     Raises: as `parse_splits`; IntervalError for regions without a window.
     """
     splits, data = parse_splits(config.splits, genome), config.data
+    if data.sampling == "contigs":
+        return (
+            ContigWalks(
+                genome,
+                splits.train,
+                data.window,
+                rows=data.batch,
+                seed=config.run.seed,
+                reverse_complement=data.reverse_complement,
+            ),
+            ContigSweep(genome, splits.validation, data.validation_window or data.window),
+        )
 
     def training(window: int, seed: int) -> WindowPlan:
         if data.sampling == "random":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -119,6 +120,7 @@ def test_the_ids_of_a_walk_are_the_strand_it_reads(genome: Genome) -> None:
     seen = set()
     for row in range(3):
         read: list[int] = []
+        begun = plan.segment(row).interval
         for step in range(plan.steps_per_epoch):
             item = data[step * 3 + row]
             filled = len(item.interval)
@@ -182,3 +184,13 @@ def test_what_cannot_be_walked_is_refused(genome: Genome) -> None:
 def test_excluded_bases_are_counted(genome: Genome) -> None:
     assert ContigWalks(genome, whole("gap"), 50, rows=2).excluded == 150
     assert ContigSweep(genome, whole("gap"), 101).excluded == 0
+
+
+def test_a_worker_process_reads_what_this_one_reads(genome: Genome) -> None:
+    plan = ContigWalks(genome, whole("a", "b", "c"), 70, rows=3, reverse_complement=True)
+    here = SegmentDataset(genome, plan, TOKENIZER)
+    there = pickle.loads(pickle.dumps(here))
+    for sample in range(plan.epoch_size, plan.epoch_size + 9):
+        left, right = here[sample], there[sample]
+        assert (left.interval, left.begins) == (right.interval, right.begins)
+        assert (left.ids == right.ids).all()
