@@ -95,6 +95,9 @@ def merge_command(
 @click.option(
     "--skipped", type=click.Path(path_type=Path), metavar="FILE", help="VCF or BCF file for what --check-ref x moves."
 )
+@click.option(
+    "--haplotypes", metavar="SAMPLE", help="Score each allele on the haplotypes of this sample that carry it."
+)
 @click.option("--shard", metavar="I/N", help="Piece I of N of the file alone; `genossm score merge` joins them.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has left in OUT.journal.")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
@@ -111,6 +114,7 @@ def command(
     variants: tuple[str, ...],
     check_ref: Literal["w", "e", "x"],
     skipped: Path | None,
+    haplotypes: str | None,
     shard: str | None,
     resume: bool,
     summary: Path | None,
@@ -133,15 +137,20 @@ def command(
     both over the allele and 768 bases on either side; GENOSSM_EMB_WINDOW_L2 and GENOSSM_EMB_WINDOW_COS are the same
     over the whole window.
 
+    --haplotypes SAMPLE compares ALT with REF on each haplotype of the sample that carries the allele, with the sample's
+    other alleles of that haplotype made in the window; the mean if several do. NOT_CARRIED: none does. UNPHASED: one
+    does, and the genotype does not say which.
+
     A run that was stopped, by Ctrl-C, by a signal or by a full disk, has kept its finished blocks of records in
     OUT.journal: the same command with --resume goes on from there, and its files are those of a run that nothing
     stopped. One process at a time writes an output.
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
-    if variants and (regions or regions_file or skipped or shard or resume or check_ref == "x"):
+    if variants and (regions or regions_file or skipped or haplotypes or shard or resume or check_ref == "x"):
         raise click.UsageError(
-            "--variant names what is scored; -r, -R, --shard, --resume and --skipped go with a VCF or BCF file."
+            "--variant names what is scored; -r, -R, --haplotypes, --shard, --resume and --skipped go with a VCF or BCF "
+            "file."
         )
     if variants and output != "-":
         raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
@@ -164,6 +173,7 @@ def command(
         shard=Shard.parse(shard) if shard else None,
         resume=resume,
         summary=summary,
+        haplotypes=haplotypes,
     )
     with counting("records") as count, _resumable(output):
         progress = count and (lambda now: count(now.records, now.total))

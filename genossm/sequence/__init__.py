@@ -21,6 +21,7 @@ from genossm.sequence.normalize import (
     left_align,
     place,
     place_on_circle,
+    placed,
     trim,
 )
 from genossm.sequence.tokenizer import NucleotideTokenizer, Tokenizer, tokenizer_from_dict
@@ -47,6 +48,7 @@ __all__ = [
     "parse_region",
     "place",
     "place_on_circle",
+    "placed",
     "reverse_complement",
     "reverse_complement_array",
     "scoring_window",

@@ -62,14 +62,18 @@ def place(variant: Variant, fetch: Fetch) -> Placement:
     Raises: ReferenceMismatchError if REF is not what the reference has there; IntervalError if REF leaves the contig.
     """
     check_reference(variant, fetch)
-    start, ref, alt = _trimmed(variant)
+    return placed(variant.contig, *_trimmed(variant), fetch)
+
+
+def placed(contig: str, start0: int, ref: str, alt: str, fetch: Fetch) -> Placement:
+    """`place` for trimmed alleles at `start0`, of which one may be empty; REF is not checked."""
     if ref and alt:
-        return Placement(variant.contig, start, start, ref, alt)
-    moved = _steps_left(start, ref or alt, fetch)
-    leftmost = start - moved
+        return Placement(contig, start0, start0, ref, alt)
+    moved = _steps_left(start0, ref or alt, fetch)
+    leftmost = start0 - moved
     ref, alt = _rotate(ref, moved), _rotate(alt, moved)
     rightmost = leftmost + _steps_right(leftmost + len(ref), ref or alt, fetch)
-    return Placement(variant.contig, leftmost, rightmost, ref, alt)
+    return Placement(contig, leftmost, rightmost, ref, alt)
 
 
 def place_on_circle(variant: Variant, fetch: Fetch, length: int) -> Placement:

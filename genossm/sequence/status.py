@@ -22,6 +22,9 @@ class Status(StrEnum):
     OUT_OF_CONTIG = "OUT_OF_CONTIG"
     REF_MISMATCH = "REF_MISMATCH"
     TOO_LONG = "TOO_LONG"
+    # Of --haplotypes alone.
+    NOT_CARRIED = "NOT_CARRIED"
+    UNPHASED = "UNPHASED"
     OK = "OK"
 
 
@@ -35,6 +38,8 @@ STATUS_MEANINGS: dict[Status, str] = {
     Status.OUT_OF_CONTIG: "REF leaves the contig",
     Status.REF_MISMATCH: "REF differs from the reference",
     Status.TOO_LONG: "a trimmed allele longer than an eighth of the context",
+    Status.NOT_CARRIED: "the sample has no haplotype with this allele, or no genotype",
+    Status.UNPHASED: "the sample has this allele on one haplotype, and nobody knows on which",
     Status.OK: "scored",
 }
 

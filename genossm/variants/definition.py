@@ -13,7 +13,7 @@ from genossm.sequence import Interval, Variant
 
 _FIRST_BASE = {"R": "A", "Y": "C", "S": "C", "W": "A", "K": "G", "M": "A", "B": "C", "D": "A", "H": "A", "V": "A"}
 _COMPLEMENT = dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN"))
-_FLANK = 8
+FLANK = 8
 _AROUND = 768
 
 
@@ -34,12 +34,14 @@ def causal_llr(
         reference, alternative = reference[window_start:], alternative[window_start:]
     else:
         behind = len(chromosome) - window_end
-        reference, alternative = _reversed(reference)[behind:], _reversed(alternative)[behind:]
+        reference, alternative = complemented(reference)[behind:], complemented(alternative)[behind:]
     shared = 0
     while shared < min(len(reference), len(alternative)) and reference[shared] == alternative[shared]:
         shared += 1
     count = min(horizon, quarter, len(reference) - shared, len(alternative) - shared)
-    return _sum(model, alternative, shared, count) - _sum(model, reference, shared, count)
+    return summed_log_probabilities(model, alternative, shared, count) - summed_log_probabilities(
+        model, reference, shared, count
+    )
 
 
 def masked_llr(model: SequenceModel, genome: Genome, variant: Variant, *, context: int, strand: str = "+") -> float:
@@ -52,14 +54,16 @@ def masked_llr(model: SequenceModel, genome: Genome, variant: Variant, *, contex
     reference, alternative, start, ref_end, alt_end = _in_window(genome, variant, context)
     if len(reference) == len(alternative):
         places = list(range(start, ref_end))
-        found = _masked(model, reference, places, strand)
+        found = masked_base_log_probabilities(model, reference, places, strand)
         return sum(found[place][alternative[place]] - found[place][reference[place]] for place in places)
     total = 0.0
     for sign, haplotype, end in ((1.0, alternative, alt_end), (-1.0, reference, ref_end)):
         for place in range(len(haplotype)):
-            near = start - _FLANK <= place < start or end <= place < end + _FLANK
+            near = start - FLANK <= place < start or end <= place < end + FLANK
             if near and haplotype[place] in "ACGT":
-                total += sign * _masked(model, haplotype, [place], strand)[place][haplotype[place]]
+                total += (
+                    sign * masked_base_log_probabilities(model, haplotype, [place], strand)[place][haplotype[place]]
+                )
     return total
 
 
@@ -107,9 +111,11 @@ def _in_window(genome: Genome, variant: Variant, context: int) -> tuple[str, str
 
 
 @torch.inference_mode()
-def _masked(model: SequenceModel, haplotype: str, places: list[int], strand: str) -> dict[int, dict[str, float]]:
+def masked_base_log_probabilities(
+    model: SequenceModel, haplotype: str, places: list[int], strand: str
+) -> dict[int, dict[str, float]]:
     """ln p of every base, as the plus strand has it, at places that are masked together."""
-    read = haplotype if strand == "+" else _reversed(haplotype)
+    read = haplotype if strand == "+" else complemented(haplotype)
     own = {place: place if strand == "+" else len(haplotype) - 1 - place for place in places}
     ids = model.encode(read)
     for place in own.values():
@@ -126,7 +132,7 @@ def _masked(model: SequenceModel, haplotype: str, places: list[int], strand: str
 def _mean_hidden(model: SequenceModel, haplotype: str, first: int, last: int, strand: str) -> torch.Tensor:
     """Mean of what the head reads over bases `first` to `last` of the plus strand, as far as there are any."""
     bos = model.begins_with_bos
-    ids = model.encode(haplotype if strand == "+" else _reversed(haplotype), add_bos=bos)
+    ids = model.encode(haplotype if strand == "+" else complemented(haplotype), add_bos=bos)
     states = model(ids, return_hidden_states=True).hidden_states
     assert states is not None
     hidden = states[-1][0, int(bos) :].double()
@@ -166,12 +172,12 @@ def _first_base(letter: str) -> str:
     return _FIRST_BASE.get(letter, letter)
 
 
-def _reversed(letters: str) -> str:
+def complemented(letters: str) -> str:
     return "".join(_COMPLEMENT[letter] for letter in reversed(letters))
 
 
 @torch.inference_mode()
-def _sum(model: SequenceModel, haplotype: str, first: int, count: int) -> float:
+def summed_log_probabilities(model: SequenceModel, haplotype: str, first: int, count: int) -> float:
     """Σ ln p of `count` letters from `first` on, after everything before them in `haplotype`."""
     if count <= 0:
         return 0.0

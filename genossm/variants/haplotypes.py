@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from genossm.sequence import Placement, iupac_first, reverse_complement, scoring_window
+from genossm.sequence import Placement, iupac_first, reverse_complement
 from genossm.variants.options import ScoringOptions, Strand
 from genossm.variants.reference import Letters
 
@@ -58,7 +58,7 @@ def allele_window(placement: Placement, context: int | None, strand: Strand, sou
     length, circular = genome.length(contig), genome.is_circular(contig)
     anchored = not (placement.ref and placement.alt)
     start0 = max(0, placement.leftmost - 1) if anchored else placement.leftmost
-    start, end = scoring_window(start0, context, length, circular=circular)
+    start, end = source.window(contig, start0, context)
     ahead = length - start if strand == "+" else end
     return Window(contig, start, end, strand, length if circular else ahead)
 

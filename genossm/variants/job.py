@@ -24,6 +24,7 @@ from genossm.variants.vcf_header import values_of
 from genossm.variants.vcf_input import Record
 
 if TYPE_CHECKING:
+    from genossm.variants.personal import Personal
     from genossm.variants.scorer import Scorer
 
 
@@ -60,6 +61,7 @@ class Job:
 
     name: of the input, for messages.   block: records of one.   total: of all, if known.
     journal: what has been scored already, and keeps what is scored; None for neither.
+    personal: says which haplotypes carry an allele, to a scorer that asks for them.
     """
 
     def __init__(
@@ -74,10 +76,11 @@ class Job:
         journal: Journal | None = None,
         total: int | None = None,
         progress: Callable[[Progress], None] | None = None,
+        personal: Personal | None = None,
     ) -> None:
         self._scorer, self._policy, self._summary, self._check = scorer, policy, summary, check
         self._name, self._block, self._journal = name, block, journal
-        self._total, self._progress = total, progress
+        self._total, self._progress, self._personal = total, progress, personal
         self._finished = 0 if journal is None else journal.blocks
         self._run = 0
         self._rows_a_record = 1.0
@@ -137,6 +140,8 @@ class Job:
         located = locate(self._scorer, record)
         self._summary.records += 1
         self._check.add(record.contig, located)
+        if self._personal is not None:
+            located = self._personal.of_record(record, located)
         for one in located:
             self._summary.statuses[one.status] += 1
             if one.status is Status.REF_MISMATCH and self._policy.check_ref == "e":

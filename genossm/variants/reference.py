@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from genossm.genome import Genome
-from genossm.sequence import Interval
+from genossm.sequence import Interval, scoring_window
 from genossm.sequence.normalize import Fetch
 
 _BLOCK = 1 << 16
@@ -26,6 +26,11 @@ class Letters:
             length = self.genome.length(contig)
             self._readers[contig] = lambda start0, end0: self._fetch(contig, max(0, start0), min(end0, length))
         return self._readers[contig]
+
+    def window(self, contig: str, start0: int, context: int | None) -> tuple[int, int]:
+        """The window `(start, end)` of an allele whose left-aligned VCF form stands at `start0`."""
+        circular = self.genome.is_circular(contig)
+        return scoring_window(start0, context, self.genome.length(contig), circular=circular)
 
     def wrapped(self, contig: str, start0: int, end0: int) -> bytes:
         """Letters from any coordinate to any other: before 0 and past the contig's end they go around."""

@@ -19,6 +19,7 @@ class Summary:
     seconds: of this run.   resumed, resumed_scores: records, and scored alleles, that an interrupted run had finished.
     measured: by method what a short horizon, or neighbourhoods in place of windows, leave out, as this run has measured
     on some of its alleles.   unsorted: so there is no index.
+    haplotypes: what a sample's hold, if alleles are scored on these.
     """
 
     run: ScoringRun
@@ -30,6 +31,7 @@ class Summary:
     resumed: int = 0
     resumed_scores: int = 0
     measured: dict[str, dict[str, int | float | str]] = field(default_factory=dict)
+    haplotypes: dict[str, Any] | None = None
 
     @property
     def alleles(self) -> int:
@@ -78,6 +80,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "alleles_per_second": None if self.rate is None else round(self.rate, 3),
             **({"resumed": self.resumed} if self.resumed else {}),
+            **({"haplotypes": self.haplotypes} if self.haplotypes is not None else {}),
             **({"measured": self.measured} if self.measured else {}),
             "options": self.run.options.as_dict(),
             "provenance": provenance.as_dict(),

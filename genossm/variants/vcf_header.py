@@ -27,7 +27,7 @@ class ScoringRun:
 
     options: with the methods named.   command: without what may differ between equal runs.
     methods: those of `options`; None looks the names up, which does for methods without trained parts.
-    tags: the fields written, in their order; None for those of the methods.
+    tags: the fields written, in their order; None for those of the methods.   haplotypes: of which sample, if of one.
     """
 
     model_digest: str
@@ -36,6 +36,7 @@ class ScoringRun:
     command: str
     methods: tuple[Method, ...] | None = None
     tags: tuple[Tag, ...] | None = None
+    haplotypes: str | None = None
 
     def facts(self) -> dict[str, object]:
         """What the scores come from, by name."""
@@ -55,6 +56,8 @@ class ScoringRun:
         facts["strands"] = ",".join(options.strands)
         for method in methods:
             facts.update(method.facts)
+        if self.haplotypes is not None:
+            facts["haplotypes"] = self.haplotypes
         return {**facts, "command": self.command}
 
     def header_lines(self) -> tuple[bytes, ...]:

@@ -1,0 +1,194 @@
+"""Pieces of a sample's haplotypes as contigs of their own, which passes read as they read any other.
+
+An allele is compared with REF on the haplotype that carries it. The window is the one that the allele has on the
+reference; the sample's other alleles of the same haplotype are made in it, so that both sides of the question differ in
+the allele alone. The stretch holds the allele as well: all alleles of a haplotype share it, and the question is put the
+other way round, REF against what stands there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+from genossm.genome import Genome
+from genossm.sequence import Interval, Placement, iupac_first, placed
+from genossm.variants.haplotypes import Window, allele_window
+from genossm.variants.reference import Letters
+from genossm.variants.sample_haplotypes import Carrier, Edit, SampleHaplotypes
+
+_KEPT_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class CarriedPlacement(Placement):
+    """Where an allele stands on the reference, what it changes, and the haplotypes of the sample that carry it."""
+
+    edit: Edit
+    carriers: tuple[Carrier, ...]
+
+    @classmethod
+    def of(cls, placement: Placement, edit: Edit, carriers: tuple[Carrier, ...]) -> CarriedPlacement:
+        where = placement.contig, placement.leftmost, placement.rightmost
+        return cls(*where, placement.ref, placement.alt, edit, carriers)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A piece of a haplotype as a contig of its own.
+
+    start, end: its place on the reference, `window_start` to `window_end` of which is the window.   edits: made in it.
+    """
+
+    contig: str
+    start: int
+    end: int
+    window_start: int
+    window_end: int
+    edits: tuple[Edit, ...]
+
+    def shift(self, place: int) -> int:
+        """Where a place of the reference that no edit covers stands in the stretch: behind what is inserted there."""
+        return place - self.start + sum(_growth(one) for one in self.edits if one.end <= place)
+
+    def place(self, edit: Edit) -> int:
+        """Where one of its edits begins in the stretch."""
+        return edit.start - self.start + sum(_growth(one) for one in self.edits if one < edit)
+
+    def read(self, genome: Letters) -> bytes:
+        """All its letters."""
+        pieces, done = [], self.start
+        for one in self.edits:
+            pieces += [genome.wrapped(self.contig, done, one.start), one.letters]
+            done = one.end
+        return b"".join([*pieces, genome.wrapped(self.contig, done, self.end)])
+
+
+def _growth(edit: Edit) -> int:
+    return len(edit.letters) - (edit.end - edit.start)
+
+
+class _Stretches:
+    """Stretches by name, as passes ask a genome for contigs."""
+
+    def __init__(self, reference: Letters) -> None:
+        self._reference = reference
+        self._by_name: dict[str, Stretch] = {}
+        self._names: dict[Stretch, str] = {}
+        self._lengths: dict[str, int] = {}
+        self._read: OrderedDict[str, bytes] = OrderedDict()
+        self._number = 0
+
+    def name(self, stretch: Stretch) -> str:
+        """That of a stretch, the same for the same one; no name is used for two."""
+        if stretch not in self._names:
+            self._number += 1
+            name = f"{stretch.contig} {self._number}"
+            self._names[stretch], self._by_name[name] = name, stretch
+            self._lengths[name] = stretch.shift(stretch.end)
+        return self._names[stretch]
+
+    def forget(self) -> None:
+        """Drop all; names go on."""
+        self._by_name, self._names, self._lengths, self._read = {}, {}, {}, OrderedDict()
+
+    def stretch(self, name: str) -> Stretch:
+        return self._by_name[name]
+
+    def length(self, contig: str) -> int:
+        return self._lengths[contig]
+
+    def is_circular(self, contig: str) -> bool:  # noqa: ARG002
+        return False
+
+    def fetch(self, interval: Interval) -> bytes:
+        name = interval.contig
+        if name not in self._read:
+            self._read[name] = self._by_name[name].read(self._reference)
+            while len(self._read) > 1 and sum(map(len, self._read.values())) > _KEPT_BYTES:
+                self._read.popitem(last=False)
+        return self._read[name][interval.start : interval.end]
+
+
+class StretchLetters(Letters):
+    """Letters of stretches, each of which is all the window that there is to its alleles."""
+
+    def __init__(self, reference: Letters) -> None:
+        self.stretches = _Stretches(reference)
+        super().__init__(cast(Genome, self.stretches))
+
+    def window(self, contig: str, start0: int, context: int | None) -> tuple[int, int]:  # noqa: ARG002
+        stretch = self.stretches.stretch(contig)
+        # What is inserted at a contig's very start is in its first window.
+        start = 0 if stretch.window_start == stretch.start else stretch.shift(stretch.window_start)
+        return start, stretch.shift(stretch.window_end)
+
+    def forget(self) -> None:
+        """Drop what has been read: other stretches come."""
+        self.stretches.forget()
+        super().__init__(cast(Genome, self.stretches))
+
+
+class HaplotypeWindows:
+    """Turns carried alleles into placements on stretches of the haplotypes that carry them."""
+
+    def __init__(self, reference: Letters, haplotypes: SampleHaplotypes, context: int | None) -> None:
+        self.letters = StretchLetters(reference)
+        self._reference, self._haplotypes, self._context = reference, haplotypes, context
+        self._shared: dict[tuple[Carrier, Window], tuple[Stretch, frozenset[Edit]]] = {}
+
+    def forget(self) -> None:
+        """Drop the stretches: others come."""
+        self._shared = {}
+        self.letters.forget()
+
+    def placements(self, one: CarriedPlacement) -> list[Placement]:
+        """One a carrier, REF and ALT exchanged: the stretch holds the allele, `alt` is what REF has there."""
+        # The window of the allele on the reference: the grid does not move with what stands on a haplotype.
+        window = allele_window(one, self._context, "+", self._reference)
+        return [self._placement(one, carrier, window) for carrier in one.carriers]
+
+    def _placement(self, one: CarriedPlacement, carrier: Carrier, window: Window) -> Placement:
+        genome, contig = self._reference.genome, one.contig
+        edit = _within(one, window, genome.length(contig) if genome.is_circular(contig) else 0)
+        stretch, made = self._stretch(carrier, window)
+        if edit not in made:
+            others = [other for other in stretch.edits if not other.overlaps(edit)]
+            stretch = replace(stretch, edits=tuple(sorted([edit, *others])))
+        name = self.letters.stretches.name(stretch)
+        there = iupac_first(self._reference.around(contig, edit.start, edit.end)).decode("ascii")
+        return placed(name, stretch.place(edit), edit.letters.decode("ascii"), there, self.letters.reader(name))
+
+    def _stretch(self, carrier: Carrier, window: Window) -> tuple[Stretch, frozenset[Edit]]:
+        """A haplotype in a window, as all of its alleles there share it, and its edits."""
+        if (carrier, window) not in self._shared:
+            contig, start, end = window.contig, window.start, window.end
+            length, circular = self._reference.genome.length(contig), self._reference.genome.is_circular(contig)
+            # As far beyond the window as a causal model may have to compare, or a repeat to go on.
+            more = (end - start) // 2
+            if circular:
+                more = min(more, (length - (end - start)) // 2)
+            first, last = (start - more, end + more) if circular else (max(0, start - more), min(end + more, length))
+            found = self._edits(contig, carrier, first, last, length if circular else 0)
+            edits = tuple(one for one in found if not any(one.start < cut < one.end for cut in (start, end)))
+            self._shared[carrier, window] = Stretch(contig, first, last, start, end, edits), frozenset(edits)
+        return self._shared[carrier, window]
+
+    def _edits(self, contig: str, carrier: Carrier, first: int, last: int, turn: int) -> Iterator[Edit]:
+        """A haplotype's edits between two places, of which on a circular contig either may lie beyond its ends."""
+        for ahead in (-turn, 0, turn) if turn else (0,):
+            for one in self._haplotypes.on(contig, carrier, first - ahead, last - ahead):
+                yield replace(one, start=one.start + ahead, end=one.end + ahead)
+
+
+def _within(one: CarriedPlacement, window: Window, turn: int) -> Edit:
+    """What an allele changes, at a place in its window.   turn: length of a circular contig; 0 for another."""
+    edit = one.edit
+    if edit.start < window.start:
+        edit = replace(edit, start=edit.start + turn, end=edit.end + turn)
+    if window.start <= edit.start and edit.end <= window.end:
+        return edit
+    # Written at the far end of a repeat that leaves the window: its left end is in it.
+    return Edit(one.leftmost, one.leftmost + len(one.ref), one.alt.encode("ascii"))
