@@ -95,7 +95,8 @@ class SequenceModel(nn.Module):
             require_memory(self.config, batch, length, self.head.weight, hidden_states=return_hidden_states)
         output = self.backbone.run(input_ids, state, return_hidden_states=return_hidden_states)
         if return_state and output.state is None:
-            raise MethodError("A bidirectional model has no state to return. Leave return_state out.")
+            why = "a bidirectional model" if self.config.direction != "causal" else "a part of a sequence"
+            raise MethodError(f"There is no state to return from {why}. Leave return_state out.")
         return ModelOutput(self.head(output.last_hidden), output.hidden_states, output.state if return_state else None)
 
     def encode(self, sequence: str | bytes, *, add_bos: bool = False) -> Int[Tensor, "1 length"]:

@@ -100,7 +100,9 @@ class Mamba1(nn.Module):
         x, before = neighbours.entering_inputs(x, self.conv1d.kernel_size[0] - 1, reverse=reverse)
         u, _ = self.convolve(x, before, reverse=reverse)
         inputs = self._scanned(u, *self.dynamics(u), z)
-        return neighbours.scan(*inputs, reverse=reverse, backend=self.backend)
+        y, memory = neighbours.scan(*inputs, reverse=reverse, backend=self.backend)
+        notice_state(self, memory)
+        return y
 
     def dynamics(
         self, u: Float[Tensor, "batch length d_inner"]

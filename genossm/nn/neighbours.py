@@ -20,8 +20,11 @@ class Neighbours(Protocol):
         """`x`, to be used from here on, and the `count` inputs before its first processed position, oldest first."""
         ...
 
-    def scan(self, *inputs: Tensor, reverse: bool, backend: str) -> Float[Tensor, "batch length d_inner"]:
-        """`selective_scan` from the state that the parts before this one leave.
+    def scan(
+        self, *inputs: Tensor, reverse: bool, backend: str
+    ) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
+        """`selective_scan` from the state that the parts before this one leave; and, without a gradient, the state that
+        this one leaves.
 
         inputs: u, delta, A, B, C, D, z, delta_bias, as for `selective_scan`.
         """

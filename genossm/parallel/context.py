@@ -34,7 +34,9 @@ class PartNeighbours:
             )
         return EnteringInputs.apply(x, self.group, count, reverse)  # type: ignore[return-value]
 
-    def scan(self, *inputs: Tensor, reverse: bool, backend: str) -> Float[Tensor, "batch length d_inner"]:
+    def scan(
+        self, *inputs: Tensor, reverse: bool, backend: str
+    ) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
         u, delta, A, B, C, D, z, delta_bias = inputs
         return scan_part(self.group, u, delta, A, B, C, D, z, delta_bias, reverse=reverse, backend=backend)
 

@@ -50,8 +50,11 @@ def scan_part(
     *,
     reverse: bool,
     backend: str,
-) -> Float[Tensor, "batch length d_inner"]:
-    """`selective_scan` of one sequence whose parts the ranks of `group` hold, in rank order; collective."""
+) -> tuple[Float[Tensor, "batch length d_inner"], Float[Tensor, "batch d_inner d_state"]]:
+    """`selective_scan` of one sequence whose parts the ranks of `group` hold, in rank order; collective.
+
+    Returns this part's outputs and, without a gradient, the state that leaves it.
+    """
     if torch.is_autocast_enabled(u.device.type) and u.dtype != torch.float64:
         # What the scan does with them, so that the decay is of the same step sizes.
         delta = delta.to(torch.get_autocast_dtype(u.device.type))
@@ -67,7 +70,8 @@ def scan_part(
     felt = selective_scan(
         no_input, delta_felt, A, no_map, C_felt, None, z_felt, delta_bias, initial_state=entering, **options
     )
-    return _AddOver.apply(y, felt, reach.span)  # type: ignore[return-value]
+    leaving = torch.addcmul(added.detach(), decay.detach(), entering.detach())
+    return _AddOver.apply(y, felt, reach.span), leaving  # type: ignore[return-value]
 
 
 @torch.no_grad()

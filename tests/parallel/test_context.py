@@ -12,6 +12,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from genossm.models import SequenceModel, StackConfig
+from genossm.nn.watching import watching_states
 from genossm.parallel import ContextGroup, context_parallel, shortest_part
 
 RANKS = 3
@@ -42,27 +43,32 @@ def sequence(length: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run(name: str, group: ContextGroup | None) -> dict[str, torch.Tensor]:
-    """Logits, and the gradients of a sum over all positions; of this rank's part if there is a group."""
+    """Logits, the states that a causal model ends with, and the gradients of a sum over all positions."""
     choices, length = CASES[name]
     model = build(choices)
     for block in model.backbone.layers:
         block.recompute = "projections" if "recomputed" in name else "auto"  # type: ignore[assignment]
     ids, weight = sequence(length)
-    if group is None:
-        logits = model(ids).logits
-        (logits * weight).sum().backward()
-        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        return {"logits": logits.detach(), **gradients}
-    with context_parallel(model, group.group):
-        ids, weight = (group.take(tensor, shortest=shortest_part(model)) for tensor in (ids, weight))
-        logits = model(ids).logits
-        with torch.no_grad():
-            assert torch.equal(model(ids).logits, logits)
+    with watching_states() as states:
+        if group is None:
+            logits = model(ids).logits
+        else:
+            with context_parallel(model, group.group):
+                ids, weight = (group.take(tensor, shortest=shortest_part(model)) for tensor in (ids, weight))
+                logits = model(ids).logits
+                with torch.no_grad():
+                    assert torch.equal(model(ids).logits, logits)
     (logits * weight).sum().backward()
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    for gradient in gradients.values():
-        dist.all_reduce(gradient)
-    return {"logits": group.join(logits, length), **gradients}
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    if group is not None:
+        for gradient in found.values():
+            dist.all_reduce(gradient)
+    found["logits"] = logits.detach() if group is None else group.join(logits, length)
+    if model.objective == "causal":
+        ends = torch.stack([of_mixer[0] for of_mixer in states.values()])
+        # The whole sequence ends where the last part does.
+        found["states"] = ends if group is None else group.gather(ends)[-1]
+    return found
 
 
 def work(rank: int, directory: str) -> None:
