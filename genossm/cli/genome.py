@@ -36,6 +36,7 @@ def command() -> None:
 @click.option(
     "--codec", type=click.Choice(["blosc-lz4", "blosc-zstd", "zstd", "none"]), help="Compression.  [default: blosc-lz4]"
 )
+@click.option("--shard-length", type=int, help="Bases a file, a multiple of a chunk's.  [default: a chunk a file]")
 def build(
     reference: Path,
     output: Path,
@@ -44,6 +45,7 @@ def build(
     circular: tuple[str, ...],
     chunk_length: int | None,
     codec: str | None,
+    shard_length: int | None,
 ) -> None:
     """Encode a reference once, so that any window of it is read fast.
 
@@ -53,7 +55,7 @@ def build(
     """
     import genossm.genome
 
-    options = {"chunk_length": chunk_length, "codec": codec}
+    options = {"chunk_length": chunk_length, "codec": codec, "shard_length": shard_length}
     with _progress_bar(reference.name) as progress:
         summary = genossm.genome.build(
             reference,
@@ -80,18 +82,26 @@ def info(genome: str) -> None:
 
 @command.command()
 @click.argument("store")
-def verify(store: str) -> None:
+@click.option(
+    "--against", metavar="REFERENCE", help="Compare bases and soft-mask with this FASTA, 2bit or store besides."
+)
+def verify(store: str, against: str | None) -> None:
     """Read every base of STORE (a path or URL) and compare it with the digests that the store was built with.
 
     Prints a table of the contigs, each with OK or with what is wrong; the exit code is 1 if anything is.
     """
-    from genossm.genome.verify import as_table, require_whole
+    from genossm.genome.verify import as_table, compare, require_equal, require_whole
     from genossm.genome.verify import verify as verify_store
 
     with _progress_bar(store) as progress:
         checks = verify_store(store, progress=progress)
+    if against is None or any(check.problem for check in checks):
+        click.echo(as_table(checks))
+        require_whole(store, checks)
+        return
+    checks = compare(store, against)
     click.echo(as_table(checks))
-    require_whole(store, checks)
+    require_equal(store, against, checks)
 
 
 @contextmanager

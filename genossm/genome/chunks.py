@@ -24,7 +24,7 @@ from genossm.sequence.tokenizer import translate_into
 
 Unpack = Callable[[bytes, npt.NDArray[np.uint8]], None]
 
-_KEPT_CHUNKS = 16
+_KEPT_BYTES = 1 << 22
 _REMOTE_CHUNKS = 32
 _THREAD = threading.local()
 
@@ -48,7 +48,7 @@ class ChunkedBytes:
             metadata = {**metadata, "codecs": inner["codecs"]}
         self._unpack = _unpacker(metadata)
         # Small windows come in crowds, one a variant: they share the last few unpacked chunks.
-        self._kept = lru_cache(maxsize=_KEPT_CHUNKS)(self._chunk)
+        self._kept = lru_cache(maxsize=max(1, _KEPT_BYTES // self.chunk_length))(self._chunk)
 
     def read_into(self, start: int, end: int, table: bytes, out: npt.NDArray[np.uint8]) -> None:
         """Write `table[value]` of elements start to end into `out` (end - start,)."""

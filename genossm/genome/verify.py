@@ -11,6 +11,7 @@ import numpy as np
 
 from genossm.core.errors import InputFileError, UsageError
 from genossm.genome.formats import open_source
+from genossm.genome.genome import Genome
 from genossm.genome.layout import StoredContig
 from genossm.genome.runs import Runs, n_runs, reference_digest, total
 from genossm.genome.store import StoreSource
@@ -53,6 +54,49 @@ def verify(path: str | os.PathLike[str], *, progress: Progress | None = None) ->
             f"contigs ({recorded[:12]}): attributes were changed. Build the store again."
         )
     return list(_checks(source, progress))
+
+
+def compare(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> list[ContigCheck]:
+    """Compare what the reference at `path` holds with another one of any kind: a store with the FASTA it is used with.
+
+    One entry a contig of the first, by the digests of their bases, and of their soft-mask; then one for each contig
+    that the other alone has. Contigs may go by any alias.
+    Raises: InputFileError as opening them does.
+    """
+    with Genome(open_source(path)) as ours, Genome(open_source(other)) as theirs:
+        checks = [
+            ContigCheck(contig, ours.length(contig), ours.digest(contig), _difference(ours, theirs, contig))
+            for contig in ours.contigs
+        ]
+        lacking = [contig for contig in theirs.contigs if contig not in ours]
+        checks += [
+            ContigCheck(contig, theirs.length(contig), theirs.digest(contig), f"only {theirs.name} has it")
+            for contig in lacking
+        ]
+    return checks
+
+
+def require_equal(path: str | os.PathLike[str], other: str | os.PathLike[str], checks: list[ContigCheck]) -> None:
+    """Raises: InputFileError that names the contigs in which two references differ, if there are any."""
+    differing = [one.contig for one in checks if one.problem]
+    if differing:
+        named = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
+        raise InputFileError(
+            f"{path} and {other} are not the same reference: {len(differing)} of {len(checks)} contigs differ "
+            f"({named}). Build the store again from this file, or use the one that it was built from."
+        )
+
+
+def _difference(ours: Genome, theirs: Genome, contig: str) -> str | None:
+    if contig not in theirs:
+        return f"{theirs.name} does not have it"
+    if ours.length(contig) != theirs.length(contig):
+        return f"{theirs.name} has {theirs.length(contig):,} bases of it"
+    if ours.digest(contig) != theirs.digest(contig):
+        return f"its bases differ: in {theirs.name} their digest is {theirs.digest(contig)}"
+    if not np.array_equal(ours.soft_mask(contig), theirs.soft_mask(contig)):
+        return f"the bases are the same, and the soft-mask is not that of {theirs.name}"
+    return None
 
 
 def require_whole(path: str | os.PathLike[str], checks: list[ContigCheck]) -> None:

@@ -31,7 +31,9 @@ class Checkpoints(Callback):
     reference_digest: of the genome, kept for resuming.
     """
 
-    def __init__(self, directory: Path, config: TrainConfig, *, every: int, reference_digest: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, config: TrainConfig, *, every: int, reference_digest: str | None = None
+    ) -> None:
         self.directory, self.config, self.every = directory, config, every
         self.reference_digest = reference_digest
         self.best_bits, self.best_step = float("inf"), -1

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from genossm.core.errors import ConfigError, InputFileError
 from genossm.core.strict import from_mapping
 from genossm.training.config import TrainConfig, differences
+
+if TYPE_CHECKING:
+    from genossm.genome import Genome
 
 LAST = "last.ckpt"
 
@@ -32,17 +38,42 @@ def find_checkpoint(directory: Path) -> Path:
 
 def check_same_run(path: Path, config: TrainConfig) -> None:
     """Raise ConfigError if the checkpoint belongs to a run that learns something else; InputFileError if unreadable."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with _readable(path):
         # Read and written again, so that a key which a newer version added has its default in it.
-        saved = from_mapping(TrainConfig, content["callbacks"]["Checkpoints"]["config"]).as_mapping()
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, ConfigError) as error:
-        raise InputFileError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Start anew with --force."
-        ) from error
+        saved = from_mapping(TrainConfig, _kept(path)["config"]).as_mapping()
     changed = [key for key in differences(saved, config.as_mapping()) if key not in _FREE]
     if changed:
         raise ConfigError(
             f"The run in {path.parent.parent} was made with other values of {', '.join(changed)}. "
             "Resume with the same ones, or start anew with --force."
         )
+
+
+def check_same_reference(path: Path, genome: Genome) -> None:
+    """Raise ConfigError if the checkpoint's run has read another genome than `genome`, by whatever name.
+
+    A FASTA and the store that was built from it are the same genome; a checkpoint of an earlier version does not say.
+    """
+    with _readable(path):
+        saved = _kept(path).get("reference_digest")
+    if saved is not None and saved != genome.reference_digest:
+        raise ConfigError(
+            f"The run in {path.parent.parent} was made on another reference than {genome.name}: its digest is "
+            f"{saved[:12]}, wanted {genome.reference_digest[:12]}. Resume with the reference that it was made on "
+            "(genossm genome verify STORE --against FASTA compares two), or start anew with --force."
+        )
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What `Checkpoints` keeps about the run."""
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]["Checkpoints"]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, ConfigError) as error:
+        raise InputFileError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}). Start anew with --force."
+        ) from error

@@ -18,7 +18,7 @@ from genossm.models import SequenceModel, load
 from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
 from genossm.training.reading import plan_windows, with_regions
-from genossm.training.resume import check_same_run, find_checkpoint
+from genossm.training.resume import check_same_reference, check_same_run, find_checkpoint
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
@@ -54,6 +54,8 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
     first = is_first()
     checkpoint = _checkpoint_to_resume(config, resume=resume, force=force) if first or resume else None
     with genossm.genome.open(config.genome.path) as genome, own_group():
+        if checkpoint is not None:
+            check_same_reference(checkpoint, genome)
         windows = plan_windows(config, genome)
         torch.manual_seed(config.run.seed)
         model = SequenceModel(config.stack_config())

@@ -18,7 +18,7 @@ import genossm.genome.verify
 from genossm.core.errors import InputFileError, UsageError
 from genossm.genome import build
 from genossm.genome.layout import array_path
-from genossm.genome.verify import verify
+from genossm.genome.verify import compare, verify
 from genossm.testing import random_sequence, toy_genome, write_fasta
 
 COMMAND = Path(sys.executable).parent / "genossm"
@@ -110,3 +110,40 @@ def test_command_prints_a_table_and_fails_on_damage(store: Path) -> None:
         "genossm: error: x.zarr is damaged: 1 of 5 contigs are not what was built (plain). Build it again.\n"
     )
     assert [line.split("\t")[3] == "OK" for line in done.stdout.splitlines()[1:]] == [True] * 4 + [False]
+
+
+def differing(store: Path, other: Path) -> dict[str, str]:
+    return {one.contig: one.problem for one in compare(store, other) if one.problem}
+
+
+def test_a_store_and_the_fasta_it_was_built_from_agree_by_any_alias(store: Path, tmp_path: Path) -> None:
+    assert differing(store, tmp_path / "x.fa") == {}
+    text = (tmp_path / "x.fa").read_text().replace(">chr2", ">2")
+    (tmp_path / "y.fa").write_text(text)
+    assert differing(store, tmp_path / "y.fa") == {}
+
+
+def test_what_a_store_and_a_fasta_disagree_in_is_named(store: Path, tmp_path: Path) -> None:
+    contigs = toy_genome() | {"masked": b"ACGTNNACGTNNACGT" * 20, "plain": b"ACGT" * 49, "more": b"ACGT"}
+    del contigs["chr2"]
+    assert differing(store, write_fasta(tmp_path / "y.fa", contigs)) == {
+        "masked": "the bases are the same, and the soft-mask is not that of y.fa",
+        "plain": "y.fa has 196 bases of it",
+        "chr2": "y.fa does not have it",
+        "more": "only y.fa has it",
+    }
+
+
+def test_the_command_compares_and_fails_in_one_line(store: Path, tmp_path: Path) -> None:
+    arguments = [COMMAND, "genome", "verify", store, "--against"]
+    same = subprocess.run([*arguments, tmp_path / "x.fa"], capture_output=True, text=True)
+    assert same.returncode == 0
+    assert same.stdout.count("\tOK\n") == len(same.stdout.splitlines()) - 1
+    text = (tmp_path / "x.fa").read_text()
+    (tmp_path / "y.fa").write_text(text[:-3] + ("CA\n" if text[-3:-1] != "CA" else "AC\n"))
+    other = subprocess.run([*arguments, tmp_path / "y.fa"], capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "its bases differ: in y.fa their digest is" in other.stdout
+    assert other.stderr.count("\n") == 1
+    assert "are not the same reference: 1 of" in other.stderr
+    assert "(plain)" in other.stderr

@@ -141,3 +141,19 @@ def test_the_configuration_of_a_run_can_be_run_again(basenji: tuple[TrainConfig,
     again = yaml.safe_load((config.output.directory / "config.yaml").read_text())
     again["output"]["directory"] = str(tmp_path / "again")
     assert train(from_mapping(TrainConfig, again)).steps == 4
+
+
+def test_a_run_goes_on_with_its_reference_in_any_form_and_with_no_other(
+    mapping: dict[str, Any], toy_fasta: Path, tmp_path: Path
+) -> None:
+    mapping["run"]["max_steps"] = 2
+    train(from_mapping(TrainConfig, mapping))
+    genossm.genome.build(toy_fasta, tmp_path / "toy.zarr")
+    mapping["run"]["max_steps"] = 3
+    mapping["genome"]["path"] = str(tmp_path / "toy.zarr")
+    assert train(from_mapping(TrainConfig, mapping), resume=True).steps == 3
+    text = toy_fasta.read_text()
+    (tmp_path / "other.fa").write_text(text[:-2] + ("C" if text[-2] == "A" else "A") + "\n")
+    mapping["genome"]["path"] = str(tmp_path / "other.fa")
+    with pytest.raises(ConfigError, match=r"made on another reference than other\.fa: its digest is .*--against"):
+        train(from_mapping(TrainConfig, mapping), resume=True)
