@@ -21,6 +21,7 @@ import numpy as np
 
 import genossm.genome
 from genossm.genome.build import DEFAULT_CHUNK_LENGTH, DEFAULT_CODEC, Codec
+from genossm.genome.layout import SEQUENCE, array_path
 from genossm.sequence import Interval, NucleotideTokenizer
 
 WINDOW = 1 << 20
@@ -120,7 +121,7 @@ def _peer_rows(fasta: Path, folder: Path, places: Places) -> None:
     letters.tofile(raw)
     mapped = np.memmap(raw, dtype=np.uint8, mode="r")
     default = f"{DEFAULT_CODEC}-{DEFAULT_CHUNK_LENGTH}-None.zarr"
-    array = zarr.open_array(str(next((folder / default / "sequence").iterdir())), mode="r")
+    array = zarr.open_array(str(folder / default / array_path(SEQUENCE, contig)), mode="r")
     with pysam.FastaFile(str(plain)) as file, pyfaidx.Fasta(str(plain), as_raw=True, sequence_always_upper=True) as fai:
         peers: dict[str, Read] = {
             "NumPy memmap": lambda place: mapped[place.start : place.end],
