@@ -6,6 +6,7 @@ from genossm.cli.lazy import Commands, lazy_group
 
 COMMANDS: Commands = {
     "bases": ("genossm.cli.evaluate_bases", "Bits per base beside Markov models on the same bases."),
+    "compressors": ("genossm.cli.evaluate_compressors", "Bits per base of a general compressor: a floor."),
     "context": ("genossm.cli.evaluate_context", "Bits per base by how much sequence a method sees."),
     "context-table": ("genossm.cli.evaluate_context_table", "Set results by context side by side, with intervals."),
     "places": ("genossm.cli.evaluate_places", "Tell judged bases inside repeats from those outside."),

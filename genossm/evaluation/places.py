@@ -1,7 +1,8 @@
 """What kind of place each judged base stands in: inside or outside repeats, and how far back the last copy lies.
 
 Repeat: at least one of the up to 24 words of 24 bases that cover the base occurs ten times or more in the training
-sequence, both strands counted together.
+sequence, both strands counted together. The words hold the base itself: a base that breaks a copy is outside, so that
+what is inside is easier than what a reader would meet after a frequent word.
 
 Copy: the 24 bases just before the place stood, on either strand, once before within the last 524,288 bases of the
 same contig. The reach of a copy is the number of bases from the place back to the first base of the latest one:

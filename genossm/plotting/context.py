@@ -65,5 +65,6 @@ def _draw(axes: Axes, curves: Sequence[ContextCurve]) -> None:
         )
         if curve.is_model:
             axes.fill_between(curve.contexts, curve.low, curve.high, color=colour, alpha=0.12, linewidth=0)
-    axes.set_xscale("log", base=2)
+    if any(len(curve.contexts) for curve in curves):
+        axes.set_xscale("log", base=2)
     axes.tick_params(colors=INK, labelsize=8)
