@@ -48,7 +48,9 @@ def run_keeping(
     """
     before = stack.initial_state(len(input_ids)) if state is None else state
     rows = {place: torch.as_tensor(chosen) for place, chosen in keep.items()}
-    on_device = {place: chosen.to(input_ids.device) for place, chosen in rows.items()}
+    # One copy to the device, however many places there are.
+    together = torch.cat([torch.zeros(0, dtype=torch.int64), *rows.values()]).to(input_ids.device)
+    on_device = dict(zip(rows, together.split([len(chosen) for chosen in rows.values()])))
     stream = stack.embed(input_ids)
     after: list[LayerState] = []
     kept: dict[int, list[LayerState]] = {place: [] for place in keep}

@@ -81,7 +81,7 @@ class Benchmark:
     def _two_passes(self, located: Located) -> None:
         placement = located.placement
         assert placement is not None
-        context, length = self.options.context, self.genome.length(placement.contig)
+        context, length = self.options.usual_window, self.genome.length(placement.contig)
         half = context // 2
         start = max(0, (placement.leftmost - context // 4) // half * half)
         window = Interval(placement.contig, start, min(start + context, length))
@@ -169,7 +169,8 @@ def main() -> None:
 def _report(path: str, model: SequenceModel, row: Row, arguments: argparse.Namespace) -> None:
     ratio = f"{row['ratio']:.1f}" if "ratio" in row else ""
     figures = f"{row['seconds']:.2f}\t{row['per_second']:.2f}\t{ratio}\t{row['peak_bytes'] / 1e9:.2f}"
-    print(Path(path).name, row["what"], row["variants"], figures, sep="\t", flush=True)
+    name = Path(path).parent.name if Path(path).name == "model" else Path(path).name
+    print(name, row["what"], row["variants"], figures, sep="\t", flush=True)
     if arguments.out is None:
         return
     gpu = model.device.type == "cuda"
@@ -178,7 +179,7 @@ def _report(path: str, model: SequenceModel, row: Row, arguments: argparse.Names
         "genossm": package_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if gpu else f"cpu, {torch.get_num_threads()} threads",
-        "model": Path(path).name,
+        "model": name,
         "objective": model.objective,
         "parameters": model.num_parameters(),
         "context": arguments.context,

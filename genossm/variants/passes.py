@@ -214,7 +214,10 @@ class CausalPasses:
         """state: of the windows `rows`, in that order."""
         if branches:
             place = {row: number for number, row in enumerate(rows)}
-            self._waiting.add([branch for _, branch in branches], state.select([place[row] for row, _ in branches]))
+            chosen = [place[row] for row, _ in branches]
+            # Nearly always one allele has a state for itself; a copy of it would cost more than its share of a pass.
+            own = state if chosen == list(range(len(rows))) else state.select(chosen)
+            self._waiting.add([branch for _, branch in branches], own)
             if self._batch_size is None:
                 enough = self._waiting.tokens >= 4 * self._pass_tokens
             else:
