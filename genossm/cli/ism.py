@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genossm.cli.scoring import calibration_option, counting, scoring_options
+from genossm.cli.scoring import counting, extras_options, scoring_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--map", "heat_map", type=click.Path(path_type=Path), metavar="FILE.png", help="Heat map: PNG, SVG, PDF.")
 @click.option("--logo", type=click.Path(path_type=Path), metavar="FILE.png", help="Logo: PNG, SVG, PDF.")
 @scoring_options
-@calibration_option
+@extras_options
 @click.option("--force", is_flag=True, help="Replace the outputs.")
 def command(region: str, output: Path, heat_map: Path | None, logo: Path | None, request: Request, force: bool) -> None:
     """Score every substitution of every base of REGION, as in 20:3,300,001-3,300,060 (saturation mutagenesis).

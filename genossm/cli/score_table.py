@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from genossm.cli.scoring import calibration_option, counting, scoring_options
+from genossm.cli.scoring import counting, extras_options, scoring_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     help="Which column is contig, pos, ref, alt (or variant), where names do not say so: contig=CHR,pos=BP.",
 )
 @scoring_options
-@calibration_option
+@extras_options
 @click.option(
     "--check-ref",
     default="w",

@@ -34,12 +34,12 @@ _OPTIONS = (
     click.option(
         "-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip), 2bit or store."
     ),
-    click.option("-m", "--model", required=True, metavar="MODEL", help="Model directory, or Hub id."),
+    click.option("-m", "--model", required=True, metavar="MODEL", help="Shipped model, model directory, or Hub id."),
     click.option(
         "--method",
         "methods",
         multiple=True,
-        metavar="llr|mlm|embedding",
+        metavar="llr|mlm|embedding|HEAD",
         help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
     ),
     click.option(
@@ -72,6 +72,23 @@ _OPTIONS = (
 )
 
 
+_EXTRAS = (
+    click.option(
+        "--calibration",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Quantiles by this file of `genossm calibrate`.  [default: the model directory's own, for equal settings]",
+    ),
+    click.option("--heads", type=click.Path(path_type=Path), metavar="FOLDER", help="Heads beside the model's own."),
+    click.option(
+        "--covariates",
+        type=click.Path(path_type=Path),
+        metavar="TABLE",
+        help="What heads are told, by variant.  [default: INFO fields, or the table's own columns, of that name]",
+    ),
+)
+
+
 def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds the options and hands the function one `request` instead of them."""
 
@@ -89,6 +106,8 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
         batch_size: int | None,
         device: str,
         calibration: Path | None = None,
+        heads: Path | None = None,
+        covariates: Path | None = None,
         **others: Any,
     ) -> Any:
         from genossm.variants.opening import Request
@@ -96,7 +115,7 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
         given = click.get_current_context().get_parameter_source("horizon") is not ParameterSource.DEFAULT
         options = ScoringOptions(context, horizon, both_strands, methods, neighbourhood, exact)
-        request = Request(model, reference, options, given, batch_size, device, calibration)
+        request = Request(model, reference, options, given, batch_size, device, calibration, heads, covariates)
         return function(*arguments, request=request, **others)
 
     for option in reversed(_OPTIONS):
@@ -104,12 +123,11 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-calibration_option = click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Quantiles by this file of `genossm calibrate`.  [default: the model directory's own, for equal settings]",
-)
+def extras_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator, below `scoring_options`: what scores may need beside a model; it goes into the `request`."""
+    for option in reversed(_EXTRAS):
+        function = option(function)
+    return function
 
 
 @contextmanager

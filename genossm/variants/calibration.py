@@ -41,7 +41,7 @@ def allele_kind(ref: str, alt: str) -> str | None:
 
 def settings_of(model_digest: str, reference_digest: str, method: str, options: ScoringOptions) -> Settings:
     """What decides a method's numbers, as JSON holds it."""
-    chosen = replace(options, methods=(method,)).as_dict()
+    chosen = replace(options, methods=(method,), heads=()).as_dict()
     del chosen["methods"]
     return {"model": model_digest, "reference": reference_digest, "method": method, **chosen}
 

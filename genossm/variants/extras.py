@@ -1,24 +1,150 @@
-"""What scores may need beside model and reference, and the quantiles that come with them."""
+"""What scores may need beside model and reference: heads, what these are told, and what quantiles refer to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from genossm.core.errors import UsageError
+from genossm.core.provenance import file_sha256
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.sequence import Variant
+from genossm.sequence import Placement, Variant
 from genossm.variants.calibration import Calibration, Entry, allele_kind, quantile_tag, rounded, settings_of
+from genossm.variants.heads.covariates import covariate_matrix
+from genossm.variants.heads.features import PairMeans
+from genossm.variants.heads.head import VariantHead
 from genossm.variants.locate import Allele
-from genossm.variants.methods import Tag
+from genossm.variants.methods import METHODS, Method, Tag, methods_for
 from genossm.variants.options import ScoringOptions
+from genossm.variants.table_columns import find_columns
+from genossm.variants.table_files import open_table
+
+Key = tuple[str, int, str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class CovariateTable:
+    """Covariates of alleles from a table of their own.   digest: SHA-256 of the file.   names: of its other columns."""
+
+    rows: Mapping[Key, Mapping[str, object]]
+    names: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path) -> CovariateTable:
+        """Raises: InputFileError; UsageError for a name that tells no kind of table."""
+        rows: dict[Key, Mapping[str, object]] = {}
+        with open_table(path) as table:
+            columns = find_columns(table.names, name=table.name)
+            names = tuple(name for name in table.names if name not in columns.names)
+            for block in table.blocks(8192):
+                alleles = columns.alleles([block.column(name) for name in columns.names], block.places)
+                values = zip(*(block.column(name) for name in names)) if names else iter(lambda: (), None)
+                for allele, row in zip(alleles, values):
+                    rows[_key(allele)] = dict(zip(names, row))
+        return cls(rows, names, file_sha256(path))
+
+    def of(self, variant: Variant | Allele) -> Mapping[str, object] | None:
+        return self.rows.get(_key(variant))
+
+
+def _key(variant: Variant | Allele) -> Key:
+    return variant.contig, variant.pos1, variant.ref.upper(), (variant.alt or "").upper()
 
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """calibration: gives quantiles of the numbers that it was made for, under equal settings; None gives none."""
+    """calibration: gives quantiles of the numbers that it was made for, under equal settings; None gives none.
+    heads: those that options name.   covariates: where heads look first; then they look at the alleles themselves.
+    """
 
     calibration: Calibration | None = None
+    heads: tuple[VariantHead, ...] = ()
+    covariates: CovariateTable | None = None
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """What the heads want to be told of every allele."""
+        return tuple(dict.fromkeys(one.name for head in self.heads for one in head.covariates))
+
+
+@dataclass
+class HeadPasses:
+    """Runs the heads over placements, sharing their features."""
+
+    heads: tuple[VariantHead, ...]
+    means: PairMeans
+    covariates: CovariateTable | None
+
+    def values(
+        self, variants: Sequence[Variant | Allele], placements: Sequence[Placement], ratios: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(alleles, heads).   ratios: (alleles,) of the model's own method.
+
+        Raises: InputFileError for a covariate that is missing.
+        """
+        told = [self._told(one) for one in variants]
+        wheres = [f"{one.contig}:{one.pos1}:{one.ref}>{one.alt}" for one in variants]
+        # What is missing stops the run before the model is asked.
+        matrices = [covariate_matrix(head.covariates, told, wheres) for head in self.heads]
+        means = {
+            flank: self.means.values(placements, flank) for flank in sorted({head.spec.flank for head in self.heads})
+        }
+        columns = [
+            head.predict(head.spec.matrix(ratios, *means[head.spec.flank]), matrix)
+            for head, matrix in zip(self.heads, matrices)
+        ]
+        return np.stack(columns, axis=1)
+
+    def _told(self, variant: Variant | Allele) -> Mapping[str, object] | None:
+        own = getattr(variant, "covariates", None)
+        beside = self.covariates.of(variant) if self.covariates is not None else None
+        return own if beside is None else {**(own or {}), **beside}
+
+
+def head_passes(model: SequenceModel, options: ScoringOptions, extras: Extras, means: PairMeans) -> HeadPasses | None:
+    """What runs the heads that `options` name, None where they name none.   options: with the strands that are run.
+
+    Raises: UsageError for a head that is not there, or was trained under other settings.
+    """
+    if not options.heads:
+        return None
+    present = {head.name: head for head in extras.heads}
+    absent = [name for name in options.heads if name not in present]
+    if absent:
+        raise UsageError(
+            f"{absent[0]!r} is no method; wanted one or several of {', '.join(METHODS)}, or a head, which has to be "
+            "given among the extras: load_extras(MODEL, [NAME])."
+        )
+    heads = tuple(present[name] for name in options.heads)
+    for head in heads:
+        head.require_settings(head_settings(model, options))
+    return HeadPasses(heads, means, extras.covariates)
+
+
+def head_settings(model: SequenceModel, options: ScoringOptions) -> dict[str, Any]:
+    """What decides a head's features, as JSON holds it: another assembly, cut elsewhere, is no other setting."""
+    own = methods_for(model.objective, ())[0]
+    settings = settings_of(model.digest(), "", own, options)
+    # A model that reads both strands alike runs the plus strand for both.
+    settings["both_strands"] = options.both_strands or model.config.equivariant
+    del settings["reference"]
+    return settings
+
+
+def head_methods(extras: Extras) -> tuple[Method, ...]:
+    """What headers say of heads, and of the table that they are told from."""
+    methods = tuple(head.method for head in extras.heads)
+    if extras.covariates is not None:
+        for method in methods:
+            method.facts["covariates"] = f"sha256:{extras.covariates.digest}"
+    return methods
 
 
 class Quantiles:
@@ -35,8 +161,10 @@ class Quantiles:
         self._entries: list[dict[str, Entry]] = [{} for _ in plain]
         if extras is not None and extras.calibration is not None:
             digests = model.digest(), genome.reference_digest
-            settings = {method: settings_of(*digests, method, options) for method, _ in plain}
-            self._entries = [extras.calibration.find(tag, settings[method]) for method, tag in plain]
+            settings = {method: settings_of(*digests, method, options) for method, _ in plain if method in METHODS}
+            self._entries = [
+                extras.calibration.find(tag, settings[method]) if method in settings else {} for method, tag in plain
+            ]
         found = zip(plain, self._entries)
         self.tags: tuple[Tag, ...] = tuple(
             one for (_, tag), entries in found for one in (tag, *([quantile_tag(tag, entries)] if entries else []))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from genossm.core.errors import InputFileError
 from genossm.variants.vcf_input import Record
 
@@ -27,6 +29,15 @@ def allele_text(record: Record, fields: dict[str, str], key: str, number: int) -
         )
     text = values[number if len(values) > 1 else 0]
     return None if text in (".", "") else text
+
+
+def allele_covariates(record: Record, names: Sequence[str]) -> list[Mapping[str, object] | None]:
+    """What INFO says under these names of each ALT allele, or of the record if it has none."""
+    alts = max(1, len(record.alts))
+    if not names or not record.alts:
+        return [None] * alts
+    fields = info_fields(record)
+    return [{name: allele_text(record, fields, name, number) for name in names} for number in range(alts)]
 
 
 def allele_number(record: Record, fields: dict[str, str], key: str, number: int) -> float | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -19,12 +20,16 @@ BLOCK = 8192
 
 @dataclass(frozen=True, slots=True)
 class Allele:
-    """One ALT allele as a file writes it, plain sequence or not; `alt` is None where a record has none."""
+    """One ALT allele as a file writes it, plain sequence or not; `alt` is None where a record has none.
+
+    covariates: what heads are told of it beside its sequence, by name; None for nothing.
+    """
 
     contig: str
     pos1: int
     ref: str
     alt: str | None
+    covariates: Mapping[str, object] | None = field(default=None, compare=False, repr=False)
 
 
 class EmbeddingDistances(NamedTuple):

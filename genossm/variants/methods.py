@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ MASKED_FLANK = 8
 EMBEDDING_FLANK = 768
 """Bases on either side of an allele whose hidden states are averaged with its own."""
 
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _NATS = "nats; ALT minus REF; positive: ALT likelier"
 
 
@@ -86,16 +88,24 @@ EMBEDDING = Method(
 METHODS: dict[str, Method] = {method.name: method for method in (LLR, MLM, EMBEDDING)}
 
 
-def parse_methods(texts: Iterable[str]) -> tuple[str, ...]:
-    """Names of methods, each text one or several with commas between; every name once, in the order of `METHODS`.
+def parse_methods(texts: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of methods, and of heads, each text one or several with commas between; every name once.
 
-    Raises: UsageError for a name that is no method.
+    Methods come in the order of `METHODS`, heads in that in which they were named; whether the model has a head of that
+    name is seen where it is loaded.
+    Raises: UsageError for a name that neither can have.
     """
     names = [name.strip() for text in texts for name in text.split(",")]
     for name in names:
-        if name not in METHODS:
-            raise UsageError(f"{name!r} is no method; wanted one or several of {', '.join(METHODS)}.")
-    return tuple(name for name in METHODS if name in names)
+        if not is_method_name(name):
+            raise UsageError(f"{name!r} is no method; wanted one or several of {', '.join(METHODS)}, or a head's name.")
+    heads = dict.fromkeys(name for name in names if name not in METHODS)
+    return tuple(name for name in METHODS if name in names), tuple(heads)
+
+
+def is_method_name(name: str) -> bool:
+    """Whether a method or a head may be called so."""
+    return bool(_NAME.fullmatch(name))
 
 
 def methods_for(objective: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genossm.core.errors import UsageError
-from genossm.variants.calibration import FILE_NAME, load_calibration, settings_of
+from genossm.variants.calibration import FILE_NAME, Calibration, load_calibration, settings_of
 from genossm.variants.options import ScoringOptions
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Request:
     """What a command that scores was asked for.   model: directory or Hub id.   reference: FASTA, 2bit or store.
     horizon_given: the user asked for the horizon of `options`, so that a method without one is an error.
     calibration: a file that quantiles refer to; None is that of the model's directory, if it has one.
+    heads: a folder of heads beside those of the model's directory.   covariates: a table that heads are told from.
     """
 
     model: str
@@ -30,6 +32,8 @@ class Request:
     batch_size: int | None = None
     device: str = "auto"
     calibration: Path | None = None
+    heads: Path | None = None
+    covariates: Path | None = None
 
     def open_model(self) -> tuple[SequenceModel, ScoringOptions]:
         """The model, and what the options come to with it. Raises: as `load_model` and `options_for`."""
@@ -37,32 +41,57 @@ class Request:
         return model, options_for(model, self.options, horizon_given=self.horizon_given)
 
     def extras(self, model: SequenceModel, genome: Genome, options: ScoringOptions) -> Extras:
-        """Raises: as `extras_for`."""
-        return extras_for(self.model, self.calibration, model, genome, options)
+        """Raises: as `load_extras`, and UsageError for a calibration that was named and is for other settings."""
+        extras = load_extras(
+            self.model, options.heads, calibration=self.calibration, heads=self.heads, covariates=self.covariates
+        )
+        if self.calibration is not None and extras.calibration is not None:
+            _require_calibrated(extras.calibration, model, genome, options)
+        return extras
 
 
-def extras_for(
-    model_path: str, calibration: Path | None, model: SequenceModel, genome: Genome, options: ScoringOptions
+def load_extras(
+    model: str,
+    names: Sequence[str] = (),
+    *,
+    calibration: Path | None = None,
+    heads: Path | None = None,
+    covariates: Path | None = None,
 ) -> Extras:
-    """What scoring takes beside the model: a calibration for these settings.
+    """What scoring takes beside a model, from its directory and files.
 
-    calibration: None is the model directory's own, which may lack these settings: then there are no quantiles.
-    Raises: UsageError for a file that was named and is for other settings; InputFileError if it cannot be read.
+    model: directory, or Hub id.   names: of heads.   calibration: None is the directory's own, which serves equal
+    settings; under others there are no quantiles.   heads: a folder of heads that goes before the model's.
+    covariates: a table of variants whose other columns heads are told from, before the alleles' own.
+    Raises: UsageError for a head that is not there; InputFileError for a file that cannot be read.
     """
-    from genossm.variants.extras import Extras
+    from genossm.variants.extras import CovariateTable, Extras
+    from genossm.variants.heads.head import FOLDER, find_heads
 
-    own = Path(model_path) / FILE_NAME
-    if calibration is None:
-        return Extras(load_calibration(own) if own.is_file() else None)
-    loaded = load_calibration(calibration)
+    own = Path(model) / FILE_NAME
+    path = calibration or (own if own.is_file() else None)
+    folders = [] if heads is None else [heads]
+    if names:
+        from genossm.models.loading import find_directory
+
+        folders.append(find_directory(model, files=["*.json", "*.safetensors"]) / FOLDER)
+    return Extras(
+        None if path is None else load_calibration(path),
+        find_heads(names, folders),
+        None if covariates is None else CovariateTable.read(covariates),
+    )
+
+
+def _require_calibrated(
+    calibration: Calibration, model: SequenceModel, genome: Genome, options: ScoringOptions
+) -> None:
     digests = model.digest(), genome.reference_digest
     asked = [settings_of(*digests, method, options) for method in options.methods]
-    if not any(loaded.holds(settings) for settings in asked):
+    if not any(calibration.holds(settings) for settings in asked):
         raise UsageError(
-            f"{calibration} is no calibration of these settings: {loaded.difference(asked)}. Calibrate with the "
-            "same model, reference and options, or leave --calibration out."
+            f"{calibration.name} is no calibration of these settings: {calibration.difference(asked)}. Calibrate with "
+            "the same model, reference and options, or leave --calibration out."
         )
-    return Extras(loaded)
 
 
 def options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given: bool) -> ScoringOptions:

@@ -29,6 +29,8 @@ class ScoringOptions:
     model's own objective.
     neighbourhood: bases on either side of what changes that a masked model reads anew, in windows that are much longer;
     the rest is known from one pass over the reference.   exact: it reads all of every window anew.
+    heads: by name; names among `methods` that are none go here. With a head comes the model's own ratio, a part of what
+    the head sees.
     Raises: UsageError for values out of range.
     """
 
@@ -38,6 +40,7 @@ class ScoringOptions:
     methods: tuple[str, ...] = ()
     neighbourhood: int = DEFAULT_NEIGHBOURHOOD
     exact: bool = False
+    heads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.context is not None and (self.context < 8 or self.context % 4):
@@ -46,7 +49,9 @@ class ScoringOptions:
             raise UsageError(f"A horizon of {self.horizon} letters is not possible; wanted at least 1, or full.")
         if self.neighbourhood < 1:
             raise UsageError(f"A neighbourhood of {self.neighbourhood} bases is not possible; wanted at least 1.")
-        object.__setattr__(self, "methods", parse_methods(self.methods))
+        methods, heads = parse_methods((*self.methods, *self.heads))
+        object.__setattr__(self, "methods", methods)
+        object.__setattr__(self, "heads", heads)
 
     @property
     def usual_window(self) -> int:
@@ -99,17 +104,21 @@ class ScoringOptions:
 
         Raises: MethodError for a method that the model does not give.
         """
-        return replace(
-            self, methods=methods_for(objective, self.methods), both_strands=self.both_strands or equivariant
-        )
+        methods = methods_for(objective, self.methods)
+        own = methods_for(objective, ())
+        if self.heads and not set(own) & set(methods):
+            methods = (*own, *methods)
+        return replace(self, methods=methods, both_strands=self.both_strands or equivariant)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: methods by name, and horizon and neighbourhood only where there is one."""
         compared = self.horizon_text
         horizon = {"horizon": int(compared) if compared.isdigit() else compared} if self.has_horizon else {}
         neighbourhood = {"neighbourhood": self.neighbourhood} if self.has_neighbourhood else {}
+        heads = {"heads": list(self.heads)} if self.heads else {}
         return {
             "methods": list(self.methods),
+            **heads,
             "context": self.context or "whole",
             **horizon,
             **neighbourhood,

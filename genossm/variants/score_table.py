@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from genossm.core.errors import InputFileError, ReferenceMismatchError, TooManyS
 from genossm.genome import Genome
 from genossm.variants.assembly import AssemblyCheck
 from genossm.variants.files import Summary
-from genossm.variants.locate import BLOCK, Located, ScoredAllele
+from genossm.variants.locate import BLOCK, Allele, Located, ScoredAllele
 from genossm.variants.methods import Tag
 from genossm.variants.options import ScoringOptions
 from genossm.variants.status import Status
@@ -91,7 +91,7 @@ def score_table(
             facts=_facts(summary),
             force=policy.force,
         ) as output:
-            job = _Job(scorer, columns, policy, summary, AssemblyCheck(table.name, genome), table.name)
+            job = _Job(scorer, columns, policy, summary, AssemblyCheck(table.name, genome), table.name, table.names)
             for block, scored in job.scored(table.blocks(BLOCK)):
                 output.write(block, *added_columns(scored, scorer.tags))
                 if progress:
@@ -124,17 +124,22 @@ class _Job:
     summary: Summary
     check: AssemblyCheck
     name: str
+    names: Sequence[str]
 
     def scored(self, blocks: Iterator[Block]) -> Iterator[tuple[Block, list[ScoredAllele]]]:
         for block in blocks:
             values = [block.column(name) for name in self.columns.names]
-            alleles = self.columns.alleles(values, block.places)
+            alleles = _told(self.columns.alleles(values, block.places), self._covariates(block))
             located = [self._located(self.scorer.locate(one), place) for one, place in zip(alleles, block.places)]
             self.check.settle()
             if len(located) < BLOCK and self.summary.records == len(located):
                 # All of a small table is here: what would stop it stops it before anything is run.
                 self.require_enough()
             yield block, self.scorer.score(located)
+
+    def _covariates(self, block: Block) -> dict[str, Sequence[Any]]:
+        names = [name for name in self.scorer.covariate_names if name in self.names]
+        return {name: block.column(name) for name in names}
 
     def _located(self, one: Located, place: str) -> Located:
         self.summary.records += 1
@@ -161,6 +166,15 @@ class _Job:
             )
 
 
+def _told(alleles: Iterator[Allele], columns: Mapping[str, Sequence[Any]]) -> Iterator[Allele]:
+    """The alleles with what the covariates' columns say of each."""
+    if not columns:
+        yield from alleles
+        return
+    for allele, row in zip(alleles, zip(*columns.values())):
+        yield replace(allele, covariates=dict(zip(columns, row)))
+
+
 def scored_frame(scorer: Scorer, frame: DataFrame, columns: Mapping[str, str] | None = None) -> DataFrame:
     """A copy of a pandas DataFrame with the scores and the status of every row behind its columns.
 
@@ -170,7 +184,8 @@ def scored_frame(scorer: Scorer, frame: DataFrame, columns: Mapping[str, str] | 
     names = [str(name) for name in frame.columns]
     found = find_columns(names, columns, name="the table")
     places = (f"row {number + 1} of the table" for number in range(len(frame)))
-    alleles = list(found.alleles([frame[name].tolist() for name in found.names], places))
+    told = {name: frame[name].tolist() for name in scorer.covariate_names if name in names}
+    alleles = list(_told(found.alleles([frame[name].tolist() for name in found.names], places), told))
     scored = [
         one
         for start in range(0, len(alleles), BLOCK)

@@ -15,7 +15,8 @@ from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Placement, Variant
 from genossm.variants.embedding_passes import EmbeddingPasses
-from genossm.variants.extras import Extras, Quantiles
+from genossm.variants.extras import Extras, Quantiles, head_methods, head_passes
+from genossm.variants.heads.features import PairMeans
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
 from genossm.variants.masked_passes import MaskedPasses
 from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
@@ -96,7 +97,7 @@ def score(
     windows whole for every allele, and else how many bases on either side of it (see `ScoringOptions`).   both_strands:
     the mean of both strands; a reverse-complement-equivariant model always gives it, in one run.   batch_size: rows in
     one pass, None to choose by their length.
-    extras: a calibration, whose quantiles then stand among the numbers.
+    extras: heads that `methods` name, and a calibration; their numbers then stand among the `numbers`.
     Raises: UsageError for impossible options; MethodError for a method that the model does not give.
 
     >>> [(str(one.variant), str(one.status)) for one in score(model, genome, [Variant.parse("20:1000226:A>T")])]
@@ -142,6 +143,9 @@ class Scorer:
         self._passes: dict[str, Passes] = {
             name: kinds[name](model, self._locator.letters, run, batch_size=batch_size) for name in self.options.methods
         }
+        self._extras = extras or Extras()
+        self._pair_means = PairMeans(model, self._locator.letters, run, batch_size=batch_size)
+        self._heads = head_passes(model, run, self._extras, self._pair_means)
         plain = [(method.name, tag) for method in self.methods for tag in method.tags]
         self._quantiles = Quantiles(plain, extras, model, genome, self.options)
 
@@ -152,12 +156,18 @@ class Scorer:
     @property
     def methods(self) -> tuple[Method, ...]:
         """What is computed, in the order of the fields."""
-        return tuple(METHODS[name] for name in self.options.methods)
+        heads = head_methods(self._extras) if self._heads is not None else ()
+        return (*(METHODS[name] for name in self.options.methods), *heads)
 
     @property
     def tags(self) -> tuple[Tag, ...]:
         """What each of a scored allele's `numbers` is."""
         return self._quantiles.tags
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """What the heads want to be told of every allele."""
+        return () if self._heads is None else self._extras.covariate_names
 
     @property
     def measured(self) -> dict[str, dict[str, int | float | str]]:
@@ -168,6 +178,10 @@ class Scorer:
     def locate(self, variant: Variant | Allele) -> Located:
         """What can be said of an allele without the model: its status, and where it stands."""
         return self._locator.locate(variant)
+
+    def pair_means(self) -> PairMeans:
+        """What gives heads their features, on the strands that this scorer runs."""
+        return self._pair_means
 
     def stream(self, variants: Iterable[Variant | Allele]) -> Iterator[ScoredAllele]:
         """Score as is read, a block of alleles at a time."""
@@ -180,25 +194,37 @@ class Scorer:
             name: np.repeat(passes.values(placements, progress), self._strands_a_run, axis=1)
             for name, passes in self._passes.items()
         }
+        heads = self._of_heads([one for one in located if one.placement is not None], found)
         scored: list[ScoredAllele] = []
         done = 0
         for one in located:
             if one.placement is None:
                 scored.append(self._not_run(one))
             else:
-                scored.append(self._scored(one, {name: values[done] for name, values in found.items()}))
+                scored.append(self._scored(one, {name: values[done] for name, values in found.items()}, heads[done]))
                 done += 1
         return scored
+
+    def _of_heads(self, located: Sequence[Located], found: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """(alleles, heads)."""
+        if self._heads is None or not located:
+            return np.zeros((len(located), 0))
+        [own] = [name for name in (LLR.name, MLM.name) if name in found]
+        placements = [one.placement for one in located if one.placement is not None]
+        return self._heads.values([one.variant for one in located], placements, found[own][:, :, 0].mean(axis=1))
 
     def _not_run(self, one: Located) -> ScoredAllele:
         if one.status is not Status.OK:
             return ScoredAllele(one.variant, None, one.status)
         # REF equal to ALT changes nothing, so it is not run.
         strands = len(self.options.strands)
-        return self._scored(one, {name: np.zeros((strands, len(METHODS[name].tags))) for name in self._passes})
+        nothing = {name: np.zeros((strands, len(METHODS[name].tags))) for name in self._passes}
+        return self._scored(one, nothing, (None,) * len(self.options.heads))
 
-    def _scored(self, one: Located, found: dict[str, NDArray[np.float64]]) -> ScoredAllele:
-        """found: method to (strands, numbers), in the order of the fields."""
+    def _scored(
+        self, one: Located, found: dict[str, NDArray[np.float64]], heads: Iterable[float | None]
+    ) -> ScoredAllele:
+        """found: method to (strands, numbers), in the order of the fields.   heads: a number each, behind them."""
         for name, values in found.items():
             if not np.isfinite(values).all():
                 raise NumericsError(
@@ -207,7 +233,9 @@ class Scorer:
                     "load it in float32."
                 )
         means = {name: tuple(map(float, values.mean(axis=0))) for name, values in found.items()}
-        numbers = self._quantiles.added(one.variant, [number for values in means.values() for number in values])
+        plain = [number for values in means.values() for number in values]
+        plain += [None if number is None else float(number) for number in heads]
+        numbers = self._quantiles.added(one.variant, plain)
         embedding = EmbeddingDistances(*means[EMBEDDING.name]) if EMBEDDING.name in means else None
         own = next((name for name in (LLR.name, MLM.name) if name in means), None)
         if own is None:

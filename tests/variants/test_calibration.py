@@ -20,7 +20,7 @@ from genossm.sequence import Variant
 from genossm.variants import ScoringOptions, run_calibrate, score
 from genossm.variants.calibration import FILE_NAME, allele_kind, load_calibration
 from genossm.variants.extras import Extras
-from genossm.variants.opening import Request, extras_for
+from genossm.variants.opening import Request
 from genossm.variants.run_calibrate import Background
 from genossm.variants.run_calibrate import run_calibrate as calibrate
 from genossm.variants.sketch import POINTS, TAIL, Sketch
@@ -144,11 +144,11 @@ def test_other_settings_have_no_quantiles(
             )  # fmt: skip
             assert len(scored.numbers) == 1
             with pytest.raises(UsageError, match=f"no calibration of these settings: {said}"):
-                extras_for("-", file, model, genome, changed)
+                Request("-", "-", calibration=file).extras(model, genome, changed)
         # Of several methods, those that were calibrated have quantiles.
         both = replace(options, methods=("llr", "embedding"))
-        assert extras_for("-", file, model, genome, both).calibration is not None
-    assert extras_for(str(tmp_path), None, model, make_genome({"1": "ACGT"}), options).calibration is None
+        assert Request("-", "-", calibration=file).extras(model, genome, both).calibration is not None
+    assert Request(str(tmp_path), "-").extras(model, make_genome({"1": "ACGT"}), options).calibration is None
 
 
 def test_files_are_added_to_and_scored_files_read(

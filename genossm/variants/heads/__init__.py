@@ -1,0 +1,1 @@
+"""Variant-effect heads: trained on labelled alleles, over a frozen model."""
