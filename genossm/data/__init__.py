@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from genossm.data.labelled_sequences import read_class_folders as read_class_folders
     from genossm.data.labelled_sequences import read_sequence_table as read_sequence_table
     from genossm.data.lengths import Lengths as Lengths
+    from genossm.data.lengths import Stage as Stage
+    from genossm.data.lengths import StagedWindows as StagedWindows
     from genossm.data.masking import MaskedCollator as MaskedCollator
     from genossm.data.masking import Masking as Masking
     from genossm.data.regions import Splits as Splits
     from genossm.data.regions import parse_regions as parse_regions
+    from genossm.data.soft_mask import SoftMaskWeights as SoftMaskWeights
     from genossm.data.splits_bed import splits_from_bed as splits_from_bed
     from genossm.data.splits_bed import subtract as subtract
     from genossm.data.tracks import BigWigTracks as BigWigTracks
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 # Resolved on first use: regions and windows need no torch, only the data module needs Lightning.
 _HOME = {
+    "SoftMaskWeights": "soft_mask",
+    "StagedWindows": "lengths",
+    "Stage": "lengths",
     "Lengths": "lengths",
     "read_variant_rows": "variant_rows",
     "VariantRows": "variant_rows",
@@ -73,7 +79,10 @@ __all__ = [
     "Masking",
     "PairCollator",
     "RandomWindows",
+    "SoftMaskWeights",
     "Splits",
+    "Stage",
+    "StagedWindows",
     "TiledWindows",
     "TrackWindows",
     "VariantPairs",

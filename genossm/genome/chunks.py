@@ -42,7 +42,7 @@ class ChunkedBytes:
         self.chunk_length = file_length = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
         self._shards: ShardedChunks | None = None
         inner = sharding(metadata)
-        if inner is not None and not is_remote(path):
+        if inner is not None:
             self.chunk_length = int(inner["chunk_shape"][0])
             self._shards = ShardedChunks(path, file_length // self.chunk_length)
             metadata = {**metadata, "codecs": inner["codecs"]}
@@ -85,12 +85,12 @@ class ChunkedBytes:
                 ) from error
 
     def _file(self, index: int) -> Path:
-        return self.path / "c" / str(index if self._shards is None else index // self._shards.per_shard)
+        return self.path / "c" / str(index) if self._shards is None else self._shards.file(index)
 
     def _packed(self, indices: range) -> list[bytes]:
         """Chunks as they are stored."""
         if self._shards is not None:
-            return [self._shards.read(index) for index in indices]
+            return self._shards.read(indices)
         paths = [self._file(index) for index in indices]
         return read_together(paths) if is_remote(self.path) else [read_file(path) for path in paths]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,25 @@ def read_together(paths: Sequence[Path]) -> list[bytes]:
     Raises: OSError as `read_file`.
     """
     names = [str(path.path) for path in paths]  # type: ignore[attr-defined]
-    try:
+    with _os_errors():
         found = paths[0].fs.cat(names)  # type: ignore[attr-defined]
         return [found[name] for name in names]
+
+
+def read_ranges(paths: Sequence[Path], starts: Sequence[int], ends: Sequence[int | None]) -> list[bytes]:
+    """Bytes start to end of several files of one remote store, asked for at once; a start below 0 counts from the end.
+
+    Raises: OSError as `read_file`.
+    """
+    names = [str(path.path) for path in paths]  # type: ignore[attr-defined]
+    with _os_errors():
+        return paths[0].fs.cat_ranges(names, list(starts), list(ends), on_error="raise")  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    try:
+        yield
     except OSError:
         raise
     except Exception as error:  # each of fsspec's file systems has errors of its own: no credentials, status 500, ...

@@ -99,6 +99,21 @@ def test_a_missing_chunk_is_an_error(local: Path) -> None:
             genome.fetch(Interval("chr1", 300, 310))
 
 
+def test_shards_are_read_in_pieces(tmp_path: Path) -> None:
+    letters = toy_genome()["chr1"].upper()
+    build(write_fasta(tmp_path / "x.fa", {"a": letters}), tmp_path / "x.zarr", chunk_length=300, shard_length=1200)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "x.zarr"), "/bucket/shards.zarr", recursive=True)
+    with genossm.genome.open("memory://bucket/shards.zarr") as genome:
+        assert genome.fetch(Interval("a", 250, 4900)) == letters[250:4900]
+        assert genome.fetch(Interval("a", 1190, 1210)) == letters[1190:1210]
+    memory.rm("/bucket/shards.zarr/sequence/a/c/2")
+    with genossm.genome.open("memory://bucket/shards.zarr") as genome:
+        assert genome.fetch(Interval("a", 0, 2400)) == letters[:2400]
+        with pytest.raises(InputFileError, match=r"missing or damaged \(.*sequence/a/c/2\)"):
+            genome.fetch(Interval("a", 2000, 3000))
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 

@@ -13,12 +13,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+import genossm.genome
 import genossm.training.fit as fit_module
 from genossm.core.errors import ConfigError
 from genossm.data.lengths import Stage
 from genossm.models import load
 from genossm.training import TrainConfig, train
 from genossm.training.estimate import estimate
+from genossm.training.reading import plan_windows
 
 Make = Callable[..., TrainConfig]
 CPU = torch.device("cpu")
@@ -122,6 +124,16 @@ def test_a_run_interrupted_in_or_between_stages_goes_on(
     train(config, resume=True)
     assert numbers(directory) == numbers(whole)
     assert load(directory / "model").digest() == load(whole / "model").digest()
+
+
+def test_validation_reads_the_same_windows_whatever_the_stages(make_config: Make) -> None:
+    plain, staged = make_config(), make_config(data__lengths=STAGES, data__validation_window=None)
+    with genossm.genome.open(plain.genome.path) as genome:
+        long = plan_windows(plain, genome)[1]
+        training, validation = plan_windows(staged, genome)
+    assert [len(long.interval(n)) for n in range(6)] == [100] * 6
+    assert [len(validation.interval(n)) for n in range(18)] == [32] * 18
+    assert [len(training.interval(n)) for n in (0, 79, 80, 103, 104)] == [8, 8, 16, 16, 32]
 
 
 def test_stages_belong_to_what_a_run_is(make_config: Make) -> None:
