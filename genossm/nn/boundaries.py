@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genossm.nn.directions import Bidirectional, BothStrands, exchange_strands
@@ -135,21 +135,41 @@ def sweep(
     """
     length = input_ids.shape[1]
     places = {False: sorted({*left} - {0}), True: sorted({*right} - {length}, reverse=True)}
+    _, layers = _through_layers(stack, input_ids, places, segment_length, to_the_top=False)
+    numbers = {reverse: {place: 1 + n for n, place in enumerate(found)} for reverse, found in places.items()}
+    directions = tuple(way.reverse for way in _ways(stack.layers[0].mixer))  # type: ignore[arg-type]
+    return Edges({0: 0, **numbers[False]}, {length: 0, **numbers[True]}, layers, directions)
+
+
+@torch.inference_mode()
+def swept_hidden(
+    stack: Stack,
+    input_ids: Int[Tensor, "1 length"],
+    places: Bool[Tensor, " length"],
+    *,
+    segment_length: int = SWEEP_SEGMENT,
+) -> Float[Tensor, "places d_model"]:
+    """The last hidden states, after the final norm, at some places of a sequence; memory is that of `sweep`."""
+    stream, _ = _through_layers(stack, input_ids, {False: [], True: []}, segment_length, to_the_top=True)
+    return stack.outside(stack.norm_f(stream[:, places]))[0]
+
+
+def _through_layers(
+    stack: Stack, input_ids: Tensor, places: dict[bool, list[int]], segment_length: int, *, to_the_top: bool
+) -> tuple[Tensor, tuple[tuple[LayerState, ...], ...]]:
+    """The stream that leaves the last layer, if it is wanted, and the states of every layer and way at `places`."""
     ways = tuple(_ways(block.mixer) for block in _blocks(stack))
     stream = stack.embed(input_ids)
     layers: list[tuple[LayerState, ...]] = []
     for number, (block, of_layer) in enumerate(zip(_blocks(stack), ways, strict=True)):
         if stack.config.strand_exchange:
             stream = exchange_strands(stream)
-        # What the last layer puts out is nobody's input.
-        after = stream.clone() if number + 1 < len(ways) else None
+        after = stream.clone() if to_the_top or number + 1 < len(ways) else None
         layers.append(
             tuple(_sweep_way(block, way, stream, after, places[way.reverse], segment_length) for way in of_layer)
         )
         stream = stream if after is None else after
-    numbers = {reverse: {place: 1 + n for n, place in enumerate(found)} for reverse, found in places.items()}
-    directions = tuple(way.reverse for way in ways[0])
-    return Edges({0: 0, **numbers[False]}, {length: 0, **numbers[True]}, tuple(layers), directions)
+    return stream, tuple(layers)
 
 
 def _sweep_way(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genossm.nn import Stack, StackConfig
-from genossm.nn.boundaries import run_between, run_keeping, sweep
+from genossm.nn.boundaries import run_between, run_keeping, sweep, swept_hidden
 from genossm.sequence import NucleotideTokenizer
 from genossm.testing.models import enliven
 
@@ -107,3 +107,11 @@ def test_kept_states_are_those_of_the_pieces(seed: int, places: set[int], late: 
         for a, b in zip(mine.layers, theirs.layers, strict=True):
             torch.testing.assert_close(a.conv, b.conv, atol=1e-12, rtol=0)
             torch.testing.assert_close(a.scan, b.scan, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("segment", [4, 7, 100])
+def test_hidden_states_of_a_sweep_are_those_of_a_pass(stack: Stack, segment: int) -> None:
+    ids, places = random_ids(5), torch.rand(LENGTH, generator=torch.Generator().manual_seed(1)) < 0.4
+    found = swept_hidden(stack, ids, places, segment_length=segment)
+    with torch.no_grad():
+        torch.testing.assert_close(found, stack(ids)[0, places], atol=1e-11, rtol=0)
