@@ -45,6 +45,7 @@ def card(name: str) -> None:
 @click.option("--evaluation", type=click.Path(path_type=Path), help="Markdown of `genossm evaluate context-table`.")
 @click.option("--limit", "limits", multiple=True, help="A further sentence under Limits.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where shipped models are.  [default: in the package]")
+@click.option("--device", default="cpu", show_default=True, help="Where rounding is judged.")
 @click.option("--force", is_flag=True, help="Replace one of that name.")
 def ship(
     source: Path,
@@ -57,6 +58,7 @@ def ship(
     evaluation: Path | None,
     limits: tuple[str, ...],
     folder: Path | None,
+    device: str,
     force: bool,
 ) -> None:
     """For maintainers: turn a run's best model into one that comes with the package, and write its card.
@@ -76,6 +78,7 @@ def ship(
         evaluation=shipping.read_evaluation(evaluation),
         limits=limits,
         folder=folder or shipping.FOLDER,
+        device=device,
         force=force,
     )
     click.echo(shipping.describe(directory))

@@ -27,6 +27,7 @@ from genossm.models.weights import read_json
 if TYPE_CHECKING:
     from genossm.genome import Genome
     from genossm.models import SequenceModel
+    from genossm.sequence.interval import Interval
 
 # All of them together, in the wheel.
 MOST_BYTES = 9_000_000
@@ -44,6 +45,7 @@ def ship(
     evaluation: str = "",
     limits: Sequence[str] = (),
     folder: Path = FOLDER,
+    device: str = "cpu",
     force: bool = False,
 ) -> Path:
     """Write the model directory `folder`/`name` from the model directory `source` of a training run, and return it.
@@ -67,7 +69,7 @@ def ship(
         stored_digest = rounded.digest()
         stored = {key: tensor.clone() for key, tensor in rounded.tensors().items()}
         cast_weights(rounded, torch.float32)
-        rounding = _measure_rounding(exact, rounded, genome, regions, context)
+        rounding = _measure_rounding(exact.to(device), rounded.to(device), genome, judged, context)
         contigs = {c: {"length": genome.length(c), "md5": genome.digest(c)} for c in genome.contigs}
     _require_room(folder, name, sum(tensor.nbytes for tensor in stored.values()))
     extra = {
@@ -89,8 +91,13 @@ def ship(
 
 
 def _rounded(source: Path) -> SequenceModel:
+    """The model in the dtypes that are stored: bfloat16, but float32 where there is little and float16 for decays."""
     model = load(source)
     cast_weights(model, torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if name.endswith("A_log"):
+            # Logarithms of rates lie within float16's range, and its mantissa has three bits more.
+            parameter.data = parameter.data.to(torch.float16)
     return model
 
 
@@ -105,10 +112,9 @@ def _training_record(source: Path) -> Provenance:
 
 
 def _measure_rounding(
-    exact: SequenceModel, rounded: SequenceModel, genome: Genome, regions: Sequence[str], context: int
+    exact: SequenceModel, rounded: SequenceModel, genome: Genome, judged: Sequence[Interval], context: int
 ) -> dict[str, Any]:
     """Bits per base before and after, on the same bases, and their difference with its interval."""
-    judged = parse_regions(genome, regions)
     measured = [
         measure_context(model_method(model, genome, label, hiding=Hiding()), genome, judged, [context], block=BLOCK)
         for label, model in (("float32", exact), ("bfloat16", rounded))

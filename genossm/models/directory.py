@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ def write_directory(
         _write_json(temporary / PROVENANCE, provenance.as_dict())
         (temporary / CARD).write_text(card or model_card(model, provenance, figures))
         save_file(tensors, temporary / WEIGHTS, metadata={"format": "pt"})
+        # safetensors lets the owner alone read its files.
+        shutil.copymode(temporary / CONFIG, temporary / WEIGHTS)
     return directory
 
 

@@ -1,7 +1,7 @@
 """Pretrained models that come with the package: model directories in `pretrained/`, found by their names.
 
-Their weights are stored in bfloat16 (decays, step-size biases and skips in float32) and loaded as float32 unless
-another dtype is asked for. `provenance.json` says what they were trained on; the README.md is their card.
+Their weights are stored in bfloat16 (decays in float16, step-size biases and skips in float32) and loaded as float32
+unless another dtype is asked for. `provenance.json` says what they were trained on; the README.md is their card.
 """
 
 from __future__ import annotations

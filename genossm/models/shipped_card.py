@@ -16,7 +16,9 @@ tags: [genomics, dna, {mixer}]
 ---
 # {name}
 
-{summary} {parameters:,} weights: {n_layer} layers of width {d_model}, one token a base, {kind}. It comes with genossm.
+{summary}
+
+{parameters:,} weights: {n_layer} layers of width {d_model}, one token a base, {kind}. It comes with genossm.
 
 ```python
 import genossm
@@ -30,7 +32,8 @@ On the command line: `genossm score -m {name} -f REFERENCE IN.vcf.gz -o OUT.vcf.
 
 {data}
 
-Never read in training: {held_out}. Nothing besides one human reference was read: no other species, no variants.
+Not trained on: {held_out}; of these {validation} chose which step's weights to keep. Nothing besides one human
+reference was read: no other species, no variants.
 
 ## Budget
 
@@ -56,9 +59,9 @@ genossm genome build REFERENCE.fa -o REFERENCE.zarr
 genossm train --config {config}
 ```
 
-with seed {seed}; the same numbers come out on the same hardware. Weights are rounded to bfloat16 here (decays,
-step-size biases and skips are kept in float32){rounding}. `genossm.load` gives them as float32; the
-loaded model's digest, which scores carry, is `{loaded_digest}`.
+with seed {seed}; the same numbers come out on the same hardware. Weights are rounded to bfloat16 here (decays to
+float16; step-size biases and skips stay float32){rounding}.
+`genossm.load` gives them as float32; the loaded model's digest, which scores carry, is `{loaded_digest}`.
 """
 
 
@@ -85,7 +88,8 @@ def shipped_card(
         d_model=model.config.d_model,
         kind=_kind(model),
         data=_data(config, extra, provenance),
-        held_out=", ".join(f"`{region}`" for region in _held_out(config["splits"])) or "nothing was named",
+        held_out=", ".join(f"`{region}`" for region in _held_out(config["splits"])),
+        validation=", ".join(f"`{region}`" for region in _listed(config["splits"]["validation"])),
         budget=_budget(extra["metrics"], config),
         figures=_table(figures),
         evaluation=evaluation.strip() or "Measured at the run's own end alone.",
@@ -117,7 +121,9 @@ def _data(config: Mapping[str, Any], extra: Mapping[str, Any], provenance: Mappi
 
 
 def _held_out(splits: Mapping[str, Any]) -> list[str]:
-    return [*_listed(splits.get("validation")), *_listed(splits.get("test")), *_listed(splits.get("exclude"))]
+    """Regions that training never read: those cut out, or else those named for judging."""
+    cut = _listed(splits.get("exclude"))
+    return cut or [*_listed(splits["validation"]), *_listed(splits.get("test"))]
 
 
 def _budget(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -63,6 +63,10 @@ def test_the_five_files_and_the_card(make_model: Make, tmp_path: Path) -> None:
     assert written["command"] == "genossm train"
 
 
+def test_who_may_read_the_record_may_read_the_weights(saved: Path) -> None:
+    assert len({file.stat().st_mode for file in saved.iterdir()}) == 1
+
+
 def test_nothing_is_overwritten_unasked(saved: Path, make_model: Make) -> None:
     before = (saved / "provenance.json").read_text()
     other = make_model(d_model=8)
