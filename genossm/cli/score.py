@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
-from genossm.cli.scoring import calibration_option, counting, scoring_options
+from genossm.cli.scoring import counting, extras_options, scoring_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -50,29 +51,54 @@ def _resumable(output: str) -> Iterator[None]:
         raise
 
 
+# What --variant has no use for.
+_OF_FILES = (
+    "output", "output_type", "write_index", "regions", "regions_file", "skipped", "haplotypes", "shard", "tag", "tsv",
+    "parquet", "resume", "summary", "max_skip_frac", "force",
+)  # fmt: skip
+
+
+def _given(*names: str) -> list[str]:
+    """Those of the options that were typed, as they are called."""
+    context = click.get_current_context()
+    options = {option.name: option.opts[0] for option in context.command.params}
+    return [options[name] for name in names if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+
+
 @click.command()
 @click.argument("pieces", nargs=-1, required=True, metavar="PIECE...", type=click.Path(path_type=Path))
 @click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
 @click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
 @click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
+@click.option("--tag", default="GENOSSM", show_default=True, metavar="NAME", help="Fields that the tables are made of.")
+@click.option("--tsv", type=click.Path(path_type=Path), metavar="FILE", help="The table of all pieces as well.")
+@click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="The same table as Parquet.")
 @click.option("--force", is_flag=True, help="Replace the output.")
 def merge_command(
-    pieces: tuple[Path, ...], output: str, output_type: Literal["v", "z", "b"] | None, write_index: bool, force: bool
+    pieces: tuple[Path, ...],
+    output: str,
+    output_type: Literal["v", "z", "b"] | None,
+    write_index: bool,
+    tag: str,
+    tsv: Path | None,
+    parquet: Path | None,
+    force: bool,
 ) -> None:
     """Put the pieces that `genossm score --shard I/N` wrote together, in any order.
 
-    The result is the file that one run without --shard writes.
+    The results are the files that one run without --shard writes.
     """
     from genossm.variants.shards import merge
 
-    records = merge(pieces, output, output=output_type, index=write_index, force=force)
+    tables = {"tsv": tsv, "parquet": parquet}
+    records = merge(pieces, output, output=output_type, index=write_index, force=force, tag=tag, **tables)
     click.echo(f"genossm score merge: {records:,} records of {len(pieces)} pieces", err=True)
 
 
 @click.command(cls=_ScoreOrMerge)
 @click.argument("vcf", required=False, metavar="[IN.vcf|IN.vcf.gz|IN.bcf|-]")
 @scoring_options
-@calibration_option
+@extras_options
 @click.option("-o", "--output", default="-", metavar="OUT", help="Where to write; - is standard output.  [default: -]")
 @click.option("-O", "--output-type", type=click.Choice(["v", "z", "b"]), help="VCF, bgzip, BCF.  [default: by OUT]")
 @click.option("-W/ ", "--write-index/--no-index", default=True, help="Index bgzip and BCF.  [default: write it]")
@@ -99,6 +125,11 @@ def merge_command(
     "--haplotypes", metavar="SAMPLE", help="Score each allele on the haplotypes of this sample that carry it."
 )
 @click.option("--shard", metavar="I/N", help="Piece I of N of the file alone; `genossm score merge` joins them.")
+@click.option("--tag", default="GENOSSM", show_default=True, metavar="NAME", help="What our INFO fields begin with.")
+@click.option(
+    "--tsv", type=click.Path(path_type=Path), metavar="FILE", help="A table as well, one row an ALT allele of OUT."
+)
+@click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="The same table as Parquet.")
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has left in OUT.journal.")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
 @click.option("--max-skip-frac", type=float, metavar="F", help="Exit code 3 if a larger share has no score.")
@@ -116,6 +147,9 @@ def command(
     skipped: Path | None,
     haplotypes: str | None,
     shard: str | None,
+    tag: str,
+    tsv: Path | None,
+    parquet: Path | None,
     resume: bool,
     summary: Path | None,
     max_skip_frac: float | None,
@@ -147,13 +181,12 @@ def command(
     """
     if (vcf is None) == (not variants):
         raise click.UsageError("Wanted a VCF or BCF file (- for standard input) or --variant, one of the two.")
-    if variants and (regions or regions_file or skipped or haplotypes or shard or resume or check_ref == "x"):
+    if variants and (refused := _given(*_OF_FILES)):
         raise click.UsageError(
-            "--variant names what is scored; -r, -R, --haplotypes, --shard, --resume and --skipped go with a VCF or BCF "
-            "file."
+            f"--variant prints a table to standard output; these go with a VCF or BCF file: {', '.join(refused)}."
         )
-    if variants and output != "-":
-        raise click.UsageError("--variant prints a table to standard output; -o goes with a VCF or BCF file.")
+    if variants and check_ref == "x":
+        raise click.UsageError("--check-ref x moves records of a VCF or BCF file; with --variant it is w or e.")
     from genossm.variants import FilePolicy
     from genossm.variants.run import run_score_file, run_score_variants
     from genossm.variants.shards import Shard
@@ -174,6 +207,9 @@ def command(
         resume=resume,
         summary=summary,
         haplotypes=haplotypes,
+        tag=tag,
+        tsv=tsv,
+        parquet=parquet,
     )
     with counting("records") as count, _resumable(output):
         progress = count and (lambda now: count(now.records, now.total))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,15 +18,16 @@ from genossm.variants.assembly import AssemblyCheck
 from genossm.variants.blocks import block_records
 from genossm.variants.job import Job, Progress, locate
 from genossm.variants.journal import Journal, open_journal
+from genossm.variants.naming import Naming
 from genossm.variants.options import ScoringOptions
 from genossm.variants.policy import FilePolicy
 from genossm.variants.regions import Regions
 from genossm.variants.shards import Shard
-from genossm.variants.status import Status
 from genossm.variants.summary import Summary
-from genossm.variants.vcf_header import ScoringRun, scored_header, scored_info
+from genossm.variants.vcf_header import ScoringRun, scored_header
 from genossm.variants.vcf_input import open_vcf
-from genossm.variants.vcf_output import VcfOutput, format_for, open_output
+from genossm.variants.vcf_output import format_for
+from genossm.variants.writing import open_files
 
 if TYPE_CHECKING:
     from genossm.models import SequenceModel
@@ -69,7 +70,9 @@ def score_file(
         model, genome, options, source, policy.haplotypes, batch_size=batch_size, extras=extras
     )
     digests = model.digest(), genome.reference_digest
-    run = ScoringRun(*digests, scorer.options, command, scorer.methods, scorer.tags, policy.haplotypes)
+    run = ScoringRun(
+        *digests, scorer.options, command, scorer.methods, scorer.tags, policy.haplotypes, Naming(policy.tag)
+    )
     summary = Summary(run, haplotypes=None if personal is None else personal.as_dict())
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -89,19 +92,26 @@ def score_file(
             identity["alleles of the haplotypes"] = personal.haplotypes.digest()
         journal = stack.enter_context(_open_journal(source, target, identity, policy))
         job = Job(
-            scorer, policy, summary, check, name=vcf.name, block=block, journal=journal, total=total, progress=progress, personal=personal
+            scorer,
+            policy,
+            summary,
+            check,
+            name=vcf.name,
+            block=block,
+            journal=journal,
+            total=total,
+            progress=progress,
+            personal=personal,
         )
-        with _open_files(target, policy, journal) as (output, aside):
-            for one in filter(None, (output, aside)):
-                one.header(header)
+        facts = {**run.facts(), **({"shard": policy.shard} if policy.shard else {})}
+        with open_files(target, policy, run, facts, force=_replaces(policy, journal)) as written:
+            written.header(header)
             for record, alleles in job.scored_records(records):
-                line = record.with_info(scored_info(record.info, alleles, scorer.tags))
-                moves = aside is not None and any(one.status is Status.REF_MISMATCH for one in alleles)
-                summary.moved += moves
-                (aside if aside is not None and moves else output).record(line, record.columns[0], record.pos1)
+                written.record(record, alleles)
+            summary.moved = written.moved
             summary.seconds = time.perf_counter() - started
             summary.measured = scorer.measured
-            summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not output.sorted
+            summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not written.sorted
             if journal is not None:
                 # From here on files that stand where ours belong are ours.
                 journal.note(placing=True)
@@ -182,19 +192,3 @@ def _open_journal(
 def _replaces(policy: FilePolicy, journal: Journal | None) -> bool:
     """Whether files that exist may be replaced; those that a killed run had put in place already are its own."""
     return policy.force or (journal is not None and journal.placing)
-
-
-@contextmanager
-def _open_files(
-    target: str | Path, policy: FilePolicy, journal: Journal | None
-) -> Iterator[tuple[VcfOutput, VcfOutput | None]]:
-    """The output, and the file for records that are moved aside, if there is to be one."""
-    force = _replaces(policy, journal)
-    with ExitStack() as files:
-        kind = format_for(target, policy.output)
-        output = files.enter_context(open_output(target, kind, index=policy.index, force=force))
-        aside = None
-        if policy.skipped is not None:
-            kind = format_for(policy.skipped, None)
-            aside = files.enter_context(open_output(policy.skipped, kind, index=policy.index, force=force))
-        yield output, aside

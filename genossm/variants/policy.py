@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from genossm.core.errors import UsageError
+from genossm.variants.naming import DEFAULT_TAG, Naming
 from genossm.variants.shards import Shard
 from genossm.variants.vcf_output import Format
 
@@ -25,6 +26,8 @@ class FilePolicy:
     regions, regions_file: where records are taken from, if not everywhere; see `Regions`.   shard: a piece of those.
     haplotypes: score alleles on the haplotypes of this sample; see `Personal`.
     resume: go on from what an interrupted run has left beside the output.
+    summary: counts, rates and digests as JSON.   tag: what INFO fields begin with.
+    tsv, parquet: tables of the alleles of the output, one row each.
     """
 
     output: Format | None = None
@@ -39,6 +42,9 @@ class FilePolicy:
     resume: bool = False
     summary: Path | None = None
     haplotypes: str | None = None
+    tag: str = DEFAULT_TAG
+    tsv: Path | None = None
+    parquet: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.check_ref == "x") != (self.skipped is not None):
@@ -46,14 +52,16 @@ class FilePolicy:
                 "--check-ref x moves records whose REF differs from the reference to the file that --skipped names: "
                 "give both, or neither."
             )
-        if str(self.skipped) == "-":
-            raise UsageError("--skipped takes the name of a file; standard output is for the scored records.")
+        for option, path in (("--skipped", self.skipped), ("--tsv", self.tsv), ("--parquet", self.parquet)):
+            if str(path) == "-":
+                raise UsageError(f"{option} takes the name of a file; standard output is for the scored records.")
+        Naming(self.tag)
         if self.max_skip_frac is not None and not 0 <= self.max_skip_frac <= 1:
             raise UsageError(f"A share of {self.max_skip_frac} to be skipped is not possible; wanted 0 to 1.")
 
     def written(self, target: str | Path) -> list[Path]:
         """The files that a run with the output `target` puts in place, but indexes."""
-        paths = (target, self.skipped, self.summary)
+        paths = (target, self.skipped, self.summary, self.tsv, self.parquet)
         return [Path(path) for path in paths if path is not None and str(path) != "-"]
 
     def require_resumable(self, source: str | Path, target: str | Path) -> None:

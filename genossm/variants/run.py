@@ -14,12 +14,14 @@ from genossm.variants.files import score_file
 from genossm.variants.job import Progress
 from genossm.variants.journal import read_journal
 from genossm.variants.methods import methods_for
+from genossm.variants.naming import DEFAULT_TAG, Naming
 from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
 from genossm.variants.policy import FilePolicy
 from genossm.variants.regions import Regions
 from genossm.variants.summary import Summary
 from genossm.variants.table import table_lines
+from genossm.variants.table_files import parquet
 from genossm.variants.vcf_header import refuse_scored
 from genossm.variants.vcf_input import open_vcf
 from genossm.variants.vcf_output import format_for
@@ -95,6 +97,7 @@ def equal_runs_command(
     words += [word for text in policy.regions for word in ("-r", text)]
     words += ["-R", str(policy.regions_file)] if policy.regions_file else []
     words += ["--haplotypes", policy.haplotypes] if policy.haplotypes is not None else []
+    words += ["--tag", policy.tag] if policy.tag != DEFAULT_TAG else []
     return shlex.join([*words, source])
 
 
@@ -111,9 +114,11 @@ def _refuse_early(source: str, target: str, policy: FilePolicy) -> None:
             raise UsageError(f"Two outputs are both {path}. Choose another for one of them.")
     if policy.skipped is not None:
         format_for(policy.skipped, None)
+    if policy.parquet is not None:
+        parquet()
     if source == "-":
         return
     if Path(source).exists() and Path(source).resolve() in (path.resolve() for path in written):
         raise UsageError(f"Input and output are both {source}. Choose another output.")
     with open_vcf(source) as vcf:
-        refuse_scored(vcf.header, name=vcf.name, replace=policy.force)
+        refuse_scored(vcf.header, name=vcf.name, replace=policy.force, naming=Naming(policy.tag))

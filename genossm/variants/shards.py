@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genossm.core.errors import InputFileError, UsageError
+from genossm.variants.naming import DEFAULT_TAG, Naming
+from genossm.variants.tables_again import tables_again
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import VcfInput, open_vcf
 from genossm.variants.vcf_output import Format, format_for, open_output
@@ -54,12 +56,21 @@ class Shard:
 
 
 def merge(
-    pieces: Sequence[Path], target: str | Path, *, output: Format | None = None, index: bool = True, force: bool = False
+    pieces: Sequence[Path],
+    target: str | Path,
+    *,
+    output: Format | None = None,
+    index: bool = True,
+    force: bool = False,
+    tag: str = DEFAULT_TAG,
+    tsv: Path | None = None,
+    parquet: Path | None = None,
 ) -> int:
     """Write the records of all pieces of one scored file, in order, and return their number.
 
     pieces: in any order.   target: path, or "-".   output, index: as for scoring.
-    The result is the file that one run without shards writes.
+    tsv, parquet: tables of the alleles whose fields begin with `tag`, as for scoring.
+    The results are the files that one run without shards writes.
     Raises: InputFileError for files that are no pieces, not all of them, or pieces of different runs;
     OutputExistsError.
     """
@@ -68,11 +79,14 @@ def merge(
     with ExitStack() as files:
         opened = [files.enter_context(open_vcf(path)) for path in pieces]
         ordered = _in_order(opened)
+        header = _without_mark(ordered[0].header)
         result = files.enter_context(open_output(target, kind, index=index, force=force))
-        result.header(_without_mark(ordered[0].header))
+        result.header(header)
+        rows = files.enter_context(tables_again(header, Naming(tag), tsv, parquet, force=force))
         for piece in ordered:
             for record in piece.records:
                 result.record(b"\t".join(record.columns), record.columns[0], record.pos1)
+                rows(record)
                 records += 1
     return records
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 from genossm.core.errors import InputFileError
 from genossm.core.provenance import package_version
 from genossm.variants.methods import LLR, METHODS, Method, Tag, tags_of
+from genossm.variants.naming import DEFAULT_NAMING, Naming
 from genossm.variants.options import ScoringOptions
 from genossm.variants.status import Status
 
 RATIO, STATUS = LLR.tags[0].name, "GENOSSM_STATUS"
 STATUS_MEANING = "One word an ALT allele, or NO_ALT for the record: OK if it is scored, else the reason why it is not"
-_STATUS_LINE = f'##INFO=<ID={STATUS},Number=.,Type=String,Description="{STATUS_MEANING}">'
-# Heads have names of their own: whatever begins so is ours.
-_PREFIX = b"GENOSSM_"
-_OURS = re.compile(rb"##(INFO=<ID=" + _PREFIX + rb"\w+[,>]|genossm_\w+=)")
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,13 @@ class ScoringRun:
     methods: tuple[Method, ...] | None = None
     tags: tuple[Tag, ...] | None = None
     haplotypes: str | None = None
+    naming: Naming = DEFAULT_NAMING
+
+    @cached_property
+    def fields(self) -> tuple[Tag, ...]:
+        """The fields that hold numbers, as they are called in this run's files."""
+        tags = tags_of(self.options.methods) if self.tags is None else self.tags
+        return tuple(replace(tag, name=self.naming.field(tag.name)) for tag in tags)
 
     def facts(self) -> dict[str, object]:
         """What the scores come from, by name."""
@@ -62,21 +66,21 @@ class ScoringRun:
 
     def header_lines(self) -> tuple[bytes, ...]:
         """INFO definitions, then one `##genossm_…=` line a fact."""
-        tags = tags_of(self.options.methods) if self.tags is None else self.tags
+        status = self.naming.field(STATUS)
         lines = (
-            *(tag.info_line() for tag in tags),
-            _STATUS_LINE,
-            *(f"##genossm_{key}={value}" for key, value in self.facts().items()),
+            *(tag.info_line() for tag in self.fields),
+            f'##INFO=<ID={status},Number=.,Type=String,Description="{STATUS_MEANING}">',
+            *(f"##{self.naming.fact(key)}={value}" for key, value in self.facts().items()),
         )
         return tuple(line.encode("utf-8", errors="surrogateescape") for line in lines)
 
 
-def refuse_scored(header: tuple[bytes, ...], *, name: str, replace: bool) -> None:
+def refuse_scored(header: tuple[bytes, ...], *, name: str, replace: bool, naming: Naming = DEFAULT_NAMING) -> None:
     """Raise InputFileError if a header holds our INFO fields already, unless they are to be replaced."""
-    if not replace and any(line.startswith(b"##INFO") and _OURS.match(line) for line in header):
+    if not replace and naming.holds_scores(header):
         raise InputFileError(
-            f"{name} holds scores of an earlier run (INFO/GENOSSM_…). Pass --force to replace them, or score the "
-            "original file."
+            f"{name} holds scores of an earlier run (INFO/{naming.tag}_…). Pass --force to replace them, --tag NAME to "
+            "add others, or score the original file."
         )
 
 
@@ -85,14 +89,14 @@ def scored_header(header: tuple[bytes, ...], run: ScoringRun, *, name: str, repl
 
     Raises: InputFileError if there are any and they are not to be replaced.
     """
-    refuse_scored(header, name=name, replace=replace)
-    kept = (line for line in header[:-1] if not _OURS.match(line))
-    return (*kept, *run.header_lines(), header[-1])
+    refuse_scored(header, name=name, replace=replace, naming=run.naming)
+    return (*run.naming.without_scores(header[:-1]), *run.header_lines(), header[-1])
 
 
-def facts_in(header: tuple[bytes, ...] | list[bytes]) -> dict[str, str]:
+def facts_in(header: tuple[bytes, ...] | list[bytes], naming: Naming = DEFAULT_NAMING) -> dict[str, str]:
     """What the `##genossm_…=` lines of a header say, by name without the prefix."""
-    pairs = (line[len(b"##genossm_") :].split(b"=", 1) for line in header if line.startswith(b"##genossm_"))
+    start = f"##{naming.fact('')}".encode()
+    pairs = (line[len(start) :].split(b"=", 1) for line in header if line.startswith(start))
     return {pair[0].decode(): pair[1].decode("utf-8", errors="replace") for pair in pairs if len(pair) == 2}
 
 
@@ -117,14 +121,15 @@ def values_of(one: Outcome, tags: tuple[Tag, ...]) -> tuple[float | None, ...]:
     return one.numbers or (None,) * len(tags)
 
 
-def scored_info(info: bytes, scored: Sequence[Outcome], tags: tuple[Tag, ...]) -> bytes:
+def scored_info(info: bytes, scored: Sequence[Outcome], run: ScoringRun) -> bytes:
     """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
-    entries = [] if info in (b".", b"") else [entry for entry in info.split(b";") if not entry.startswith(_PREFIX)]
+    naming, tags = run.naming, run.fields
+    entries = [] if info in (b".", b"") else [entry for entry in info.split(b";") if not naming.is_ours(entry)]
     if [one.status for one in scored] != [Status.NO_ALT]:
         columns = zip(*(values_of(one, tags) for one in scored))
         for tag, values in zip(tags, columns, strict=True):
             entries.append(f"{tag.name}={','.join(map(format_score, values))}".encode())
-    entries.append(f"{STATUS}={','.join(one.status for one in scored)}".encode())
+    entries.append(f"{naming.field(STATUS)}={','.join(one.status for one in scored)}".encode())
     return b";".join(entries)
 
 

@@ -35,7 +35,12 @@ CALLS = ("pwrite", "fsync", "link", "replace", "unlink")
 def score(model: Any, reference: str, vcf: str, folder: Path, suffix: str, *, resume: bool) -> None:
     files.block_records = lambda *_: 16  # type: ignore[assignment]
     policy = FilePolicy(
-        check_ref="x", skipped=folder / f"skipped{suffix}", resume=resume, summary=folder / "summary.json"
+        check_ref="x",
+        skipped=folder / f"skipped{suffix}",
+        resume=resume,
+        summary=folder / "summary.json",
+        tsv=folder / "out.tsv",
+        parquet=folder / "out.parquet",
     )
     with genossm.genome.open(reference) as genome:
         score_file(model, genome, vcf, folder / f"out{suffix}", OPTIONS, policy, command="genossm score")
