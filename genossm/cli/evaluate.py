@@ -9,6 +9,7 @@ COMMANDS: Commands = {
     "compressors": ("genossm.cli.evaluate_compressors", "Bits per base of a general compressor: a floor."),
     "context": ("genossm.cli.evaluate_context", "Bits per base by how much sequence a method sees."),
     "context-table": ("genossm.cli.evaluate_context_table", "Set results by context side by side, with intervals."),
+    "labelled": ("genossm.cli.evaluate_labelled", "Scores against labelled variants: AUROC, Spearman."),
     "places": ("genossm.cli.evaluate_places", "Tell judged bases inside repeats from those outside."),
     "variants": ("genossm.cli.evaluate_variants", "Scores beside allele frequency."),
 }

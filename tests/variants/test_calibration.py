@@ -144,11 +144,11 @@ def test_other_settings_have_no_quantiles(
             )  # fmt: skip
             assert len(scored.numbers) == 1
             with pytest.raises(UsageError, match=f"no calibration of these settings: {said}"):
-                Request("-", "-", calibration=file).extras(model, genome, changed)
+                Request("-", "-", options, calibration=file).extras(model, genome, changed)
         # Of several methods, those that were calibrated have quantiles.
         both = replace(options, methods=("llr", "embedding"))
-        assert Request("-", "-", calibration=file).extras(model, genome, both).calibration is not None
-    assert Request(str(tmp_path), "-").extras(model, make_genome({"1": "ACGT"}), options).calibration is None
+        assert Request("-", "-", options, calibration=file).extras(model, genome, both).calibration is not None
+    assert Request(str(tmp_path), "-", options).extras(model, make_genome({"1": "ACGT"}), options).calibration is None
 
 
 def test_files_are_added_to_and_scored_files_read(

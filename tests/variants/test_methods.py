@@ -188,7 +188,13 @@ def test_help_says_sign_and_unit_of_every_field(run_score) -> None:
 
 
 def test_names_of_methods() -> None:
-    assert parse_methods([" embedding , llr", "llr"]) == ("llr", "embedding")
-    assert parse_methods([]) == ()
+    assert parse_methods([" embedding , llr", "llr"]) == (("llr", "embedding"), ())
+    assert parse_methods([]) == ((), ())
+    # What is no method may be a head: the model's directory knows.
+    assert parse_methods(["b,llr", "a_1", "b"]) == (("llr",), ("b", "a_1"))
+    options = ScoringOptions(methods=("embedding", "b"))
+    assert (options.methods, options.heads) == (("embedding",), ("b",))
+    # A head sees the model's own ratio, which therefore comes too.
+    assert options.of_model("masked", equivariant=False).methods == ("mlm", "embedding")
     with pytest.raises(UsageError, match="no method"):
         ScoringOptions(methods=("LLR",))

@@ -20,7 +20,8 @@ _MISSING = ("", ".", "nan", "NaN", "NA", "None")
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """name: of the column or INFO key.   positive: the words that are the positive class; every other is negative.
+    """name: of the column or INFO key.   positive: the words that are the positive class; every other is negative, or
+    those of `negative` alone, where there are any: then alleles of other words are left out.
     at_least, at_most: a number of at least the one is positive, of at most the other negative; between them lie
     alleles that are left out. None of the three: the label is 0 or 1, or, for regression, a number.
     """
@@ -29,6 +30,7 @@ class LabelColumn:
     positive: tuple[str, ...] = ()
     at_least: float | None = None
     at_most: float | None = None
+    negative: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.at_least is None) != (self.at_most is None):
@@ -47,7 +49,8 @@ class LabelColumn:
     def read(self, text: str, place: str, *, classes: bool) -> float | None:
         """A label, None for an allele that is left out. Raises: InputFileError for one that cannot be read."""
         if self.positive:
-            return float(text in self.positive)
+            known = text in self.positive or text in self.negative or not self.negative
+            return float(text in self.positive) if known else None
         try:
             value = float(text)
         except ValueError:
