@@ -51,6 +51,8 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"genossm", "genossm_kernels"}
     assert "genossm/py.typed" in names
+    suite = ("README.md", "aliases.tsv", "cases.vcf", "expected.tsv", "genossm.yaml", "reference.fa")
+    assert {f"genossm/testing/conformance/{name}" for name in suite} <= set(names)
     assert "genossm_kernels/selective_scan/__init__.py" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
