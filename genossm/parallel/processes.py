@@ -44,11 +44,18 @@ def summed(tensor: Tensor) -> Tensor:
     return result
 
 
-def agreed(wish: bool, device: torch.device) -> bool:
-    """True on every process as soon as one wishes it; collective, like `summed`."""
+def largest(number: int, device: torch.device) -> int:
+    """The largest of all processes' numbers, on each of them; collective."""
     if process_count() == 1:
-        return wish
-    return bool(summed(torch.tensor(float(wish), device=device)) > 0)
+        return number
+    found = torch.tensor(number, dtype=torch.int64, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def agreed(wish: bool, device: torch.device) -> bool:
+    """True on every process as soon as one wishes it; collective."""
+    return bool(largest(int(wish), device))
 
 
 def whole(tensor: Tensor) -> Tensor:
