@@ -109,7 +109,8 @@ class Job:
         """(alleles, tags) of a block, NaN where there is none."""
         digest = "" if self._journal is None else _digest(block)
         if self._journal is not None and number < self._finished:
-            numbers = self._journal.take(number, digest, (len(located), len(self._scorer.tags)))
+            numbers, measured = self._journal.take(number, digest, (len(located), len(self._scorer.tags)))
+            self._scorer.restore_measured(measured)
             self._summary.resumed += len(block)
             self._summary.resumed_scores += sum(one.status is Status.OK for one in located)
         else:
@@ -117,7 +118,7 @@ class Job:
             numbers = _as_array(self._scorer.score(located, self._on_rows), self._scorer)
             self._end(len(block))
             if self._journal is not None:
-                self._journal.add(number, len(block), digest, numbers)
+                self._journal.add(number, len(block), digest, numbers, self._scorer.measured_state())
         self._report(0)
         return numbers
 

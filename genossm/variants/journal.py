@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -80,8 +81,8 @@ class Journal:
         self.blocks, self.records = found.blocks, found.records
         self.placing = found.placing
 
-    def take(self, block: int, digest: str, shape: tuple[int, int]) -> NDArray[np.float64]:
-        """The numbers of block `block` of an earlier run, NaN where an allele has none.
+    def take(self, block: int, digest: str, shape: tuple[int, int]) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        """The numbers of block `block` of an earlier run, NaN where an allele has none, and what was noted with them.
 
         digest: of the block's records.   shape: (alleles, numbers).
         Raises: ResumeError if the records are not those that were scored.
@@ -90,7 +91,7 @@ class Journal:
             if head.get("block") == block:
                 if head["digest"] != digest or tuple(head["shape"]) != shape:
                     break
-                return np.frombuffer(numbers, dtype="<f8").reshape(shape)
+                return np.frombuffer(numbers, dtype="<f8").reshape(shape), head["note"]
         raise ResumeError(
             f"The input has changed since the run that {self._path} is of: its finished records are not those of block "
             f"{block + 1} of the input. Resume with that input, or start anew with --force and without --resume."
@@ -104,10 +105,17 @@ class Journal:
                 "anew with --force and without --resume."
             )
 
-    def add(self, block: int, records: int, digest: str, numbers: NDArray[np.float64]) -> None:
-        """Keep what a block scored; it is on the disk when this returns."""
+    def add(
+        self,
+        block: int,
+        records: int,
+        digest: str,
+        numbers: NDArray[np.float64],
+        note: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Keep what a block scored; it is on the disk when this returns.   note: what else a resumed run needs."""
         if self._keep:
-            head = {"block": block, "records": records, "digest": digest, "shape": numbers.shape}
+            head = {"block": block, "records": records, "digest": digest, "shape": numbers.shape, "note": dict(note)}
             self._append(head, numbers.astype("<f8").tobytes())
             self.blocks, self.records = self.blocks + 1, self.records + records
 

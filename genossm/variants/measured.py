@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from genossm.sequence import Placement
 
@@ -28,20 +29,28 @@ class MeasuredError:
     budget: float = 0.0
 
     def draw(
-        self, placements: Sequence[Placement], numbers: Sequence[int], cost: Callable[[int], int], spent: int
+        self,
+        placements: Sequence[Placement],
+        numbers: Sequence[int],
+        cost: Callable[[int], int],
+        spent: int,
+        *,
+        alone: bool = False,
     ) -> list[int]:
         """Which of the alleles `numbers` to measure: drawn at random, but the same ones whatever their order.
 
         cost: of measuring one.   spent: on scoring all of `placements`, in the same unit. What is not used is kept.
+        alone: the draw looks at nothing but `placements`: for a sample that shares batches with what is scored, so that
+        pieces of a file, and runs that are resumed, have their scores in the company of the whole file.
         """
-        self.budget += spent / _SHARE
+        self.budget = spent / _SHARE + (0 if alone else self.budget)
         chosen: list[int] = []
         for number in sorted(numbers, key=lambda number: _draw(placements[number])):
             price = cost(number)
             if len(chosen) < _MOST and price <= self.budget:
                 self.budget -= price
                 chosen.append(number)
-        if not chosen and not self.count and numbers:
+        if not chosen and (alone or not self.count) and numbers:
             chosen = [min(numbers, key=lambda number: (cost(number), _draw(placements[number])))]
         return chosen
 
@@ -51,6 +60,15 @@ class MeasuredError:
         self.count, self.total, self.largest = self.count + 1, self.total + size, max(self.largest, size)
         kind = "substitutions" if len(placement.ref) == len(placement.alt) else "length_changes"
         self.seen[kind] = self.seen.get(kind, 0) + 1
+
+    def state(self) -> list[Any]:
+        """What has been measured so far, for JSON; `restore` takes it."""
+        return [self.count, self.total, self.largest, self.seen, self.budget]
+
+    def restore(self, state: Sequence[Any]) -> None:
+        """Go on from what an earlier run had measured."""
+        self.count, self.total, self.largest, seen, self.budget = state
+        self.seen = dict(seen)
 
     def as_dict(self) -> dict[str, int | float | str]:
         """For JSON; nothing of the errors where nothing was measured."""

@@ -126,7 +126,8 @@ class CausalPasses:
         for item in items:
             windows[item.window] = max(windows[item.window], self._inputs_needed([(0, item)]))
         price = len(self._options.strands) * self._full.longest
-        return self.measured.draw(placements, range(len(placements)), lambda _: price, spent + sum(windows.values()))
+        spent += sum(windows.values())
+        return self.measured.draw(placements, range(len(placements)), lambda _: price, spent, alone=True)
 
     @torch.inference_mode()
     def ratios(

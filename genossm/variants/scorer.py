@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from genossm.variants.extras import Extras, Quantiles, head_methods, head_passes
 from genossm.variants.heads.features import PairMeans
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
 from genossm.variants.masked_passes import MaskedPasses
+from genossm.variants.measured import MeasuredError
 from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
 from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, DEFAULT_NEIGHBOURHOOD, ScoringOptions
 from genossm.variants.passes import CausalPasses
@@ -172,8 +173,20 @@ class Scorer:
     @property
     def measured(self) -> dict[str, dict[str, int | float | str]]:
         """By method: what a horizon or neighbourhoods leave out, as measured on some of the alleles scored so far."""
+        return {name: error.as_dict() for name, error in self._measured().items()}
+
+    def measured_state(self) -> dict[str, list[Any]]:
+        """`measured` as an interrupted run keeps it; `restore_measured` takes it."""
+        return {name: error.state() for name, error in self._measured().items()}
+
+    def restore_measured(self, state: Mapping[str, Sequence[Any]]) -> None:
+        """Go on from what an earlier run had measured."""
+        for name, error in self._measured().items():
+            error.restore(state[name])
+
+    def _measured(self) -> dict[str, MeasuredError]:
         found = {name: getattr(passes, "measured", None) for name, passes in self._passes.items()}
-        return {name: error.as_dict() for name, error in found.items() if error is not None}
+        return {name: error for name, error in found.items() if error is not None}
 
     def locate(self, variant: Variant | Allele) -> Located:
         """What can be said of an allele without the model: its status, and where it stands."""

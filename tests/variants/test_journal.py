@@ -31,7 +31,7 @@ def block(number: int) -> tuple[int, str, np.ndarray]:
 def add(journal: Journal, numbers: range) -> None:
     for number in numbers:
         records, digest, values = block(number)
-        journal.add(number, records, digest, values)
+        journal.add(number, records, digest, values, {"number": number / 3})
 
 
 def interrupted(target: Path, numbers: range, *, resume: bool = False) -> bytes:
@@ -45,7 +45,9 @@ def interrupted(target: Path, numbers: range, *, resume: bool = False) -> bytes:
 def require_blocks(journal: Journal, count: int) -> None:
     for number in range(count):
         _, digest, values = block(number)
-        np.testing.assert_array_equal(journal.take(number, digest, values.shape), values)
+        found, note = journal.take(number, digest, values.shape)
+        np.testing.assert_array_equal(found, values)
+        assert note == {"number": number / 3}
 
 
 @given(cut=st.floats(0, 1), tail=st.sampled_from([b"", b"\0", b"\0" * 64, b"\xff" * 64, b"{}\n"]))
