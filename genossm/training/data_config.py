@@ -135,7 +135,9 @@ class DataConfig:
         if not 0.0 <= self.max_n_fraction <= 1.0:
             raise ConfigError(f"max_n_fraction is {self.max_n_fraction}; wanted a share from 0 to 1.")
         if self.stride is not None and self.sampling != "tiled":
-            raise ConfigError("stride is given, but sampling is 'random'. Set sampling: tiled, or leave stride out.")
+            raise ConfigError(
+                f"stride is given, but sampling is {self.sampling!r}. Set sampling: tiled, or leave stride out."
+            )
         if self.jitter < 0 or (self.jitter and self.sampling != "tiled"):
             raise ConfigError(
                 f"jitter is {self.jitter} and sampling {self.sampling!r}; wanted 0 or more, and sampling: tiled."
@@ -185,16 +187,21 @@ class DataConfig:
         return Stage(stage.window, stage.batch or tokens // stage.window, micro_batch, stage.steps)
 
     def _micro_batch(self, window: int, where: str) -> int | None:
-        """Windows of this length that a device reads at once."""
-        if self.micro_tokens is not None and self.micro_tokens < window:
+        """Windows of this length of which a device reads a pass at once."""
+        reach = self._pass_length(window)
+        if self.micro_tokens is not None and self.micro_tokens < reach:
             raise ConfigError(
-                f"micro_tokens is {self.micro_tokens:,}, less than one window of {window:,} bases ({where}). "
-                "A window is read whole: raise micro_tokens, or shorten the window."
+                f"micro_tokens is {self.micro_tokens:,}, less than one window of {window:,} bases ({where}). A pass is "
+                "of whole windows, or of segments: raise micro_tokens, shorten the window, or set segment."
             )
         if self.micro_batch is None and self.micro_tokens is None:
             return None
-        tokens = self.micro_tokens or (self.micro_batch or 1) * self.window
-        return max(1, tokens // window)
+        tokens = self.micro_tokens or (self.micro_batch or 1) * self._pass_length(self.window)
+        return max(1, tokens // reach)
+
+    def _pass_length(self, window: int) -> int:
+        """Bases of a window that a device reads at once."""
+        return window if self.segment is None else min(window, self.segment)
 
     def stride_at(self, window: int) -> int | None:
         """Bases from one tile to the next, for windows of this length."""

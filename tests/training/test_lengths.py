@@ -68,6 +68,9 @@ def test_stages_keep_the_bases_of_a_step_unless_they_say_otherwise(make_config: 
 def test_passes_are_counted_in_bases(make_config: Make) -> None:
     config = make_config(data__lengths=STAGES, data__micro_tokens=70)
     assert [stage.micro_batch for stage in config.lengths.stages] == [8, 3, 2]
+    # A window in segments takes no more than its segment; of shorter windows more are read.
+    segments = make_config(data__micro_tokens=24, data__segment=12, data__lengths=STAGES[:1])
+    assert [stage.micro_batch for stage in segments.lengths.stages] == [3, 2]
 
 
 @pytest.mark.parametrize(
