@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from genossm.nn.directions import Bidirectional, BothStrands, exchange_strands
+from genossm.nn.keeping import Wanted, mix_keeping
 from genossm.nn.mamba1 import Mamba1
 from genossm.nn.norm import normalized
 from genossm.nn.stack import Block, Stack
@@ -47,24 +47,30 @@ def run_keeping(
     keep: places from 1 to length, and the rows whose state is wanted there.
     """
     before = stack.initial_state(len(input_ids)) if state is None else state
-    rows = {place: torch.as_tensor(chosen) for place, chosen in keep.items()}
-    # One copy to the device, however many places there are.
-    together = torch.cat([torch.zeros(0, dtype=torch.int64), *rows.values()]).to(input_ids.device)
-    on_device = dict(zip(rows, together.split([len(chosen) for chosen in rows.values()])))
+    pairs = [(place, row) for place, rows in keep.items() for row in rows]
+    wanted = Wanted.of([place for place, _ in pairs], [row for _, row in pairs], input_ids.device)
     stream = stack.embed(input_ids)
     after: list[LayerState] = []
-    kept: dict[int, list[LayerState]] = {place: [] for place in keep}
+    kept: list[LayerState] = []
     for block, layer_state in zip(_blocks(stack), before.layers, strict=True):
         mixer = block.mixer
         assert isinstance(mixer, Mamba1)
-        y, new, found = _mix_keeping(mixer, normalized(block.norm, stream), layer_state, on_device, reverse=False)
+        y, new, found = mix_keeping(mixer, normalized(block.norm, stream), layer_state, wanted, reverse=False)
         stream = stream + mixer.out_proj(y).to(stream.dtype)
         after.append(new)
-        for place, one in found.items():
-            kept[place].append(one)
-    states = {place: StackState(tuple(layers), before.positions[rows[place]] + place) for place, layers in kept.items()}
+        kept.append(found)
     read = before.positions + input_ids.shape[1]
-    return Kept(stack.norm_f(stream), StackState(tuple(after), read), states)
+    return Kept(stack.norm_f(stream), StackState(tuple(after), read), _by_place(kept, before.positions, keep))
+
+
+def _by_place(kept: list[LayerState], read: Tensor, keep: Mapping[int, Sequence[int]]) -> dict[int, StackState]:
+    sizes = [len(rows) for rows in keep.values()]
+    layers = [zip(one.conv.split(sizes), one.scan.split(sizes)) for one in kept] if sizes else []
+    states = zip(*([LayerState(conv, scan) for conv, scan in layer] for layer in layers))
+    return {
+        place: StackState(of_place, read[torch.as_tensor(rows)] + place)
+        for (place, rows), of_place in zip(keep.items(), states)
+    }
 
 
 class _Way(NamedTuple):
@@ -183,9 +189,11 @@ def _sweep_way(
     for start in reversed(starts) if way.reverse else starts:
         end = min(start + segment_length, length)
         inside = [p - start for p in places if (start <= p < end if way.reverse else start < p <= end)]
-        hidden = normalized(block.norm, stream[rows, start:end])
-        y, state, kept = _mix_keeping(way.mixer, hidden, state, dict.fromkeys(inside), reverse=way.reverse)
-        found.extend(kept[place] for place in inside)
+        wanted = Wanted.of(inside, [0] * len(inside), stream.device)
+        y, state, kept = mix_keeping(
+            way.mixer, normalized(block.norm, stream[rows, start:end]), state, wanted, reverse=way.reverse
+        )
+        found.append(kept)
         if after is not None:
             after[rows, start:end] += way.mixer.out_proj(y).to(after.dtype)
     return LayerState(torch.cat([one.conv for one in found]), torch.cat([one.scan for one in found]))
@@ -210,45 +218,6 @@ def run_between(
             stream = exchange_strands(stream)
         stream, _ = block(stream, (ways[:2], ways[2:]) if isinstance(block.mixer, BothStrands) else ways)
     return stack.outside(stack.norm_f(stream))
-
-
-def _mix_keeping(
-    mixer: Mamba1, hidden: Tensor, state: LayerState, keep: Mapping[int, Tensor | None], *, reverse: bool
-) -> tuple[Tensor, LayerState, dict[int, LayerState]]:
-    """`project` and `mix` of a mixer, with its states at `keep`: of the rows given, or of all.
-
-    The scan alone is cut there; everything else runs over the whole length at once.
-    """
-    x, z = mixer.project(hidden)
-    u, after = mixer.convolve(x, state.conv, reverse=reverse)
-    delta, B, C = mixer.dynamics(u)
-    memory, outputs, kept = state.scan, [], {}
-    for start, end in _pieces(x.shape[1], keep, reverse):
-        inside = (tensor[:, start:end] for tensor in (u, delta, B, C, z))
-        y, memory = mixer.scan(*inside, initial_state=memory, reverse=reverse)
-        outputs.append(y)
-        place = start if reverse else end
-        if place in keep:
-            one = LayerState(_tail(x, state.conv, place, reverse), memory)
-            rows = keep[place]
-            if rows is not None:
-                one = LayerState(one.conv.index_select(0, rows), one.scan.index_select(0, rows))
-            kept[place] = one
-    y = outputs[0] if len(outputs) == 1 else torch.cat(outputs[::-1] if reverse else outputs, dim=1)
-    return y, LayerState(after, memory), kept
-
-
-def _pieces(length: int, cuts: Iterable[int], reverse: bool) -> Iterator[tuple[int, int]]:
-    edges = sorted({0, length, *cuts})
-    pieces = list(pairwise(edges))
-    return reversed(pieces) if reverse else iter(pieces)
-
-
-def _tail(x: Tensor, before: Tensor, place: int, reverse: bool) -> Tensor:
-    """What the convolution has to see again at `place`, oldest first, in memory of its own."""
-    size = before.shape[1]
-    seen = x[:, place : place + size].flip(1) if reverse else x[:, max(0, place - size) : place]
-    return torch.cat([before[:, seen.shape[1] :].to(x.dtype), seen], dim=1)
 
 
 def _blocks(stack: Stack) -> Iterator[Block]:

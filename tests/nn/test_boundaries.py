@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genossm.nn import Stack, StackConfig
+from genossm.nn import Stack, StackConfig, keeping
 from genossm.nn.boundaries import run_between, run_keeping, sweep, swept_hidden
 from genossm.sequence import NucleotideTokenizer
 from genossm.testing.models import enliven
@@ -33,6 +33,12 @@ def make_stack(causal: bool, **choices: object) -> Stack:
     both = {} if causal else {"direction": "bidirectional", "objective": "masked"}
     config = StackConfig(**{"d_model": 12, "n_layer": 3, "d_state": 3, **both, **choices})  # type: ignore[arg-type]
     return enliven(Stack(config, COMPLEMENT if config.equivariant else None).double(), 1)
+
+
+@pytest.fixture(params=[{}, {"cpu": 1}], ids=["one by one", "at once"], autouse=True)
+def way_to_many_places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU finds the states at many places together; here both ways are taken."""
+    monkeypatch.setattr(keeping, "_AT_ONCE", request.param)
 
 
 @pytest.fixture(scope="module", params=CHOICES.values(), ids=list(CHOICES))
