@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import yaml
+from lightning.pytorch import Callback, Trainer
 
+from genossm.core.errors import RunInterruptedError
 from genossm.core.strict import from_mapping
 from genossm.models import load
+from genossm.training import fit as fit_module
 from genossm.training import train
 from genossm.training.config import TrainConfig
 
@@ -44,24 +48,37 @@ def changed(mapping: Mapping, changes: Mapping, directory: Path) -> TrainConfig:
     return from_mapping(TrainConfig, merged)
 
 
+class SignalOfOne(Callback):
+    """After three steps the second process is told to stop, and the first one is not."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
 def work(rank: int, runs: dict[str, tuple[Mapping, Mapping]], directory: Path, ports: list[int]) -> None:
-    """As torchrun starts it."""
+    """As srun starts it."""
     torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(RANKS),
-        "LOCAL_WORLD_SIZE": str(RANKS),
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "TORCHELASTIC_RUN_ID": "test",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    found = {}
-    for port, (name, (mapping, changes)) in zip(ports, runs.items(), strict=True):
+    job = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "test", "SLURM_NODELIST": "127.0.0.1", "SLURM_NNODES": "1"}
+    tasks = {"SLURM_NTASKS": str(RANKS), "SLURM_NTASKS_PER_NODE": str(RANKS)}
+    task = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
+    os.environ |= job | tasks | task | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    *others, last = runs
+    found: dict[str, Any] = {}
+    for port, name in zip(ports, others):
         os.environ["MASTER_PORT"] = str(port)
-        found[name] = train(changed(mapping, changes, directory / name), resume="resumed" in name)
-    torch.save({name: result.validation_bits for name, result in found.items()}, directory / f"{rank}.pt")
+        mapping, changes = runs[name]
+        result = train(changed(mapping, changes, directory / name), resume="resumed" in name)
+        found[name] = result.validation_bits
+
+    os.environ["MASTER_PORT"] = str(ports[-1])
+    build = fit_module.build_trainer
+    fit_module.build_trainer = lambda config, callbacks: build(config, [*callbacks, SignalOfOne()])
+    mapping, changes = runs[last]
+    with pytest.raises(RunInterruptedError) as raised:
+        train(changed(mapping, changes, directory / last))
+    found[last] = raised.value.exit_code
+    torch.save(found, directory / f"{rank}.pt")
 
 
 @pytest.fixture
@@ -110,15 +127,17 @@ def test_two_processes_learn_what_one_does(of_processes: Mapping, masked: Mappin
 
     resumed = alone("resumed with FSDP", masked, SHORT, UNEVEN)
     runs = {
-        "DDP": (of_processes, {"run": TWO | SHORT, "data": IN_PARTS}),
         "FSDP": (of_processes, {"run": TWO | SHORT | FSDP}),
         "context": (of_processes, {"run": CONTEXT | WHOLE, "data": UNEVEN}),
         resumed.name: (masked, {"run": CONTEXT | WHOLE | FSDP, "data": UNEVEN}),
-        "clock": (of_processes, {"run": TWO | {"max_minutes": 1e-6}}),
+        "clock": (of_processes, {"run": TWO | {"max_steps": None, "max_minutes": 1e-6}}),
+        "DDP": (of_processes, {"run": TWO | WHOLE, "data": IN_PARTS}),
     }
     mp.spawn(work, args=(runs, tmp_path, free_ports(len(runs))), nprocs=RANKS)
-    # Each process has the same result.
-    assert torch.load(tmp_path / "0.pt") == torch.load(tmp_path / "1.pt")
+    # Each process has the same result, and ends with the signal that one of them got.
+    results = torch.load(tmp_path / "0.pt")
+    assert torch.load(tmp_path / "1.pt") == results
+    assert results["DDP"] == 128 + signal.SIGUSR1
     assert max(rows(tmp_path / "clock")) == (1, True)
     # What two processes left goes on in one.
     for name, data in (("DDP", IN_PARTS), ("FSDP", None)):
