@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import genossm.genome
 from genossm.data.contigs import ContigSweep, ContigWalks
@@ -11,8 +11,9 @@ from genossm.data.lengths import StagedWindows
 from genossm.data.regions import Splits, parse_regions
 from genossm.data.splits_bed import splits_from_bed, subtract
 from genossm.data.windows import RandomWindows, TiledWindows, WindowPlan
+from genossm.sequence.interval import parse_region
 from genossm.training.config import TrainConfig
-from genossm.training.data_config import SplitsConfig
+from genossm.training.data_config import SplitName, SplitsConfig
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
@@ -46,6 +47,17 @@ def with_regions(config: TrainConfig) -> TrainConfig:
         splits = parse_splits(config.splits, genome)
     train, validation, test = (tuple(map(str, part)) for part in (splits.train, splits.validation, splits.test))
     return replace(config, splits=SplitsConfig(train, validation, test))
+
+
+def contigs_read(config: SplitsConfig, genome: Genome) -> dict[str, dict[str, str | int]]:
+    """Length and M5 digest of each contig that regions are on, so that it is known again in another reference file.
+
+    By the names that the configuration, whose BED files are written out, calls them.
+    """
+    split_names: tuple[SplitName, ...] = get_args(SplitName)
+    texts = [text for split in split_names for text in config.regions(split)]
+    names = dict.fromkeys(parse_region(text, genome.length).contig for text in texts)
+    return {name: {"length": genome.length(name), "md5": genome.digest(name)} for name in names}
 
 
 def plan_windows(config: TrainConfig, genome: Genome) -> Plans:

@@ -107,6 +107,13 @@ def test_a_run_keeps_what_it_read_and_is_not_judged_on_it(basenji: tuple[TrainCo
     provenance = json.loads((result.model / "provenance.json").read_text())
     assert provenance["extra"]["config"]["splits"]["train"] == list(regions)
     path.unlink()
+    # The same contig in a file with others, under another name, is known again.
+    text = toy_fasta.read_text().replace(">toy", ">renamed")
+    (path.parent / "more.fa").write_text(f">first\nACGT\n{text}")
+    with genossm.genome.open(path.parent / "more.fa") as genome:
+        refuse_learnt_regions(result.model, genome, [Interval("renamed", 3000, 3600)])
+        with pytest.raises(ConfigError, match=r"renamed:201-1,000 among its train regions"):
+            refuse_learnt_regions(result.model, genome, [Interval("renamed", 0, 201)])
     with genossm.genome.open(toy_fasta) as genome:
         refuse_learnt_regions(result.model, genome, [Interval("toy", 0, 200), Interval("toy", 3000, 3600)])
         with pytest.raises(ConfigError, match=r"toy:201-1,000 among its train regions, which shares 1 bases"):
