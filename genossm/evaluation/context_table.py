@@ -98,12 +98,15 @@ class Comparison:
         return min(found, key=lambda reading: self._bits(reading), default=None)
 
     def differences(self) -> list[Difference]:
-        """What context buys each model, whether it beats the best baseline, and what separates it from the others."""
+        """What context buys each method, whether a model beats the best baseline, and what separates the models."""
         pairs: list[tuple[Reading, Reading]] = []
+        for file in self.files:
+            longest, short = _longest_and_short(file)
+            # Count tables see no more of a longer window.
+            if not np.array_equal(*(file.nats[file.contexts.index(context)] for context in (longest, short))):
+                pairs.append((Reading(file.name, longest), Reading(file.name, short)))
         for model in self.models:
             longest, short = _longest_and_short(model)
-            if longest != short:
-                pairs.append((Reading(model.name, longest), Reading(model.name, short)))
             for context in dict.fromkeys((longest, short)):
                 best = self.best_baseline(context)
                 if best is not None:
