@@ -10,10 +10,16 @@ import click
 @click.command()
 @click.option("--config", "config_path", required=True, type=click.Path(path_type=Path), help="YAML file of the run.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change one key, as in run.max_steps=100.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this run.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="last",
+    type=click.Choice(["last", "auto"]),
+    help="Go on from the last checkpoint of this run; `--resume auto` begins the run if there is none.",
+)
 @click.option("--force", is_flag=True, help="Replace the run in the output directory.")
 @click.option("--estimate", is_flag=True, help="Print what a step would take of memory, and train nothing.")
-def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: bool, estimate: bool) -> None:
+def command(config_path: Path, settings: tuple[str, ...], resume: str | None, force: bool, estimate: bool) -> None:
     """Train a model and print the directory that it was written to.
 
     Paths in the configuration are relative to the current directory.
@@ -27,6 +33,6 @@ def command(config_path: Path, settings: tuple[str, ...], resume: bool, force: b
 
         click.echo("\n".join(estimate_memory(config).lines()))
         return
-    result = train(config, resume=resume, force=force)
-    if is_first():
+    result = train(config, resume="auto" if resume == "auto" else resume is not None, force=force)
+    if is_first() and result.model.exists():
         click.echo(result.model)

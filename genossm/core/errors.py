@@ -97,3 +97,15 @@ class SelfTestError(NumericsError):
 
 class ParallelError(GenossmError):
     """Processes that cannot work together as asked: none started, too many for a sequence, or one that is lost."""
+
+
+class RunInterruptedError(GenossmError):
+    """A run that a signal ended before its last step; exits as a shell expects it, with 128 and the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class WorkerDiedError(GenossmError):
+    """A loader process that ended without having been told to."""

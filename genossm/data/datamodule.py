@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +29,8 @@ else:
 
 
 Collator = CausalCollator | MaskedCollator
+# Seconds that a worker lives on after a request to end that did not come through its queue.
+_GRACE = 120
 Item = TypeVar("Item", bound=WindowItem)
 
 
@@ -86,7 +89,7 @@ class Loaders(LightningDataModule):
             # Compiled kernels hold thread pools, which a forked child would inherit broken.
             multiprocessing_context="spawn" if self.workers else None,
             persistent_workers=self.workers > 0,
-            worker_init_fn=_end_without_destructors if self.workers else None,
+            worker_init_fn=_begin_worker if self.workers else None,
             pin_memory=pin,
         )
 
@@ -146,8 +149,17 @@ def _collator(tokenizer: NucleotideTokenizer, masking: Masking | None, seed: int
     return CausalCollator(tokenizer) if masking is None else MaskedCollator(tokenizer, masking, seed)
 
 
-def _end_without_destructors(_: int) -> None:
-    """Let a worker process end at once. What it owed was handed over by then, and the destructors of libraries abort
-    now and then where a thread of theirs still runs, which the trainer would take for a worker that died.
+def _begin_worker(_: int) -> None:
+    """Make a worker process end when the trainer says so, and then at once.
+
+    What it owed was handed over by then, and the destructors of libraries abort now and then where a thread of theirs
+    still runs, which the trainer would take for a worker that died. Ctrl-C and batch systems signal every process of a
+    run; the trainer finishes its step and ends its workers itself.
     """
     atexit.register(os._exit, 0)
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        # Not for ever: a worker that hangs is terminated in the end.
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))

@@ -3,12 +3,12 @@
 # ruff: noqa: ARG002  (hooks have the signatures that Lightning calls)
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from genossm.core.atomic import atomic_file
 from genossm.data.lightning import require_lightning
 from genossm.parallel import to_be_saved
 from genossm.training.config import TrainConfig
@@ -104,7 +104,9 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` under a temporary name, then rename: a reader finds the old or the new one, whole."""
-        temporary = self.directory / f".tmp-{LAST}"
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            os.replace(temporary, self.directory / LAST)
+        if not trainer.is_global_zero:
+            # All processes put the state together; the first one writes it.
+            trainer.save_checkpoint(self.directory / LAST)
+            return
+        with atomic_file(self.directory / LAST, force=True) as temporary:
+            trainer.save_checkpoint(temporary)

@@ -41,6 +41,7 @@ class MemoryEstimate:
     activations: what the forward pass keeps for the backward pass.   peak: the most that lives at once in a step,
     everything included.   available: free now, None where nobody tells.
     window: bases.   together: devices that read each window together, so that each has a stretch of it.
+    name: "window", or "segment" where windows are read in segments.   waiting: ids and targets of whole windows then.
     """
 
     device: str
@@ -54,6 +55,8 @@ class MemoryEstimate:
     available: int | None
     where: str = "data"
     together: int = 1
+    name: str = "window"
+    waiting: int = 0
 
     @property
     def fits(self) -> bool | None:
@@ -65,7 +68,7 @@ class MemoryEstimate:
         """The longest window at this batch, by the part of the peak that grows with it; None if not known or none."""
         if self.available is None:
             return None
-        fixed = self.parameters + self.gradients + self.optimizer
+        fixed = self.parameters + self.gradients + self.optimizer + self.waiting
         bases = (self.available - fixed) * self.window // max(1, self.peak - fixed)
         return bases if bases > 0 else None
 
@@ -86,6 +89,11 @@ class MemoryEstimate:
     def _over(self) -> str:
         return f" over {self.together} devices" if self.together > 1 else ""
 
+    def _other_ways(self) -> str:
+        if self.name == "segment":
+            return ""
+        return f", or this step over {self.devices_that_fit} devices that read together (run.context_parallel)"
+
     @property
     def devices_that_fit(self) -> int | None:
         """How many devices would have to read this window together (run.context_parallel); None as for the window."""
@@ -95,17 +103,20 @@ class MemoryEstimate:
     def _verdict(self) -> str:
         if self.fits is None:
             return f"Whether it fits is not known: {self.device} does not say what is free."
-        if self.fits:
-            return "It fits."
+        return "It fits." if self.fits else f"It does NOT fit. {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """What to change so that a step fits."""
         longest = self.window_that_fits
         remedy = "Nothing fits beside parameters and optimizer: take a smaller model."
         if longest:
-            remedy = f"At this batch a window of {longest:,} bases{self._over()} would ({self.where}.window)"
+            remedy = f"At this batch a {self.name} of {longest:,} bases{self._over()} would ({self.where}.{self.name})"
             if self.batch > 1:
                 fewer = max(1, longest * self.batch // self.window)
-                remedy += f", at this window {fewer} at once ({self.where}.micro_batch)"
-            remedy += f", or this step over {self.devices_that_fit} devices that read together (run.context_parallel)."
-        return f"It does NOT fit. {remedy}"
+                remedy += f", at this {self.name} {fewer} at once ({self.where}.micro_batch)"
+            remedy += f"{self._other_ways()}."
+        return remedy
 
 
 def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryEstimate:
@@ -120,17 +131,22 @@ def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryE
     dtype = torch.bfloat16 if bf16 else None
     found = []
     together = config.run.context_parallel
-    for where, (batch, window) in _steps(config).items():
+    segment = config.data.segment
+    for where, (batch, whole_window) in _steps(config).items():
+        window = whole_window if segment is None else min(segment, whole_window)
         # The longest stretch of a window that devices share; what they hand over is next to nothing.
         stretch = -(-window // together)
         step = measure_step(config.stack_config(), batch, stretch, device, dtype, config.run.recompute)
         optimizer = _OPTIMIZER_COPIES * step.parameters
         update = (1 + _UPDATE_COPIES) * step.parameters
-        peak = step.parameters + optimizer + max(step.peak, update)
+        # A window that is read in segments waits as ids and targets; those of one segment are in the step already.
+        per_base = batch * (1 + _TARGET_BYTES)
+        others, waiting = (whole_window - window) * per_base, (whole_window > window) * whole_window * per_base
+        peak = step.parameters + optimizer + max(step.peak + others, update)
         found.append(
             MemoryEstimate(
                 str(device), batch, window, step.parameters, step.parameters, optimizer, step.activations, peak,
-                available_bytes(device), where, together,
+                available_bytes(device), where, together, "segment" if waiting else "window", waiting,
             )
         )  # fmt: skip
     return max(found, key=lambda estimate: estimate.peak)

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from genossm.core.errors import RunInterruptedError
 from genossm.data.lightning import require_lightning
 from genossm.models import SequenceModel
 from genossm.parallel import agreed
 from genossm.training.assembly import build_data, build_module
 from genossm.training.checkpoints import Checkpoints
 from genossm.training.config import TrainConfig
+from genossm.training.failures import readable_failures
 from genossm.training.metrics import MetricsLog
 from genossm.training.progress import ProgressLines
 from genossm.training.reading import Plans
-from genossm.training.strategy import build_strategy
+from genossm.training.stopping import Stopped, Stops
+from genossm.training.strategy import build_plugins, build_strategy
 from genossm.training.watchers.watch import Watch
 
 if TYPE_CHECKING:
@@ -39,7 +42,10 @@ WATCH = "watch.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """best: directory of the model with the fewest validation bits.   seconds: in training, over all parts."""
+    """best: directory of the model with the fewest validation bits.   seconds: in training, over all parts.
+
+    finished: whether the run has come to its last step.
+    """
 
     steps: int
     seconds: float
@@ -47,6 +53,7 @@ class Outcome:
     best_step: int
     best: Path
     is_global_zero: bool
+    finished: bool
 
 
 def fit(
@@ -66,26 +73,35 @@ def fit(
     kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every, reference_digest=genome.reference_digest)
     lines = ProgressLines(config.total_steps, lengths=lengths, unit=config.unit, clock=log)
     watchers = [] if config.run.watch_every is None else [Watch(metrics.with_name(WATCH), every=config.run.watch_every)]
+    stopped: Stopped | None = None
     with _quiet_lightning():
-        trainer = build_trainer(config, [log, *watchers, kept, lines])
-        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-        seconds = log.seconds
-        if kept.validated_step != trainer.global_step:
-            trainer.validate(module, datamodule=data, verbose=False)
-    lines.close(trainer)
-    return Outcome(trainer.global_step, seconds, kept.best_bits, kept.best_step, kept.best, trainer.is_global_zero)
+        trainer = build_trainer(config, [log, *watchers, kept, Stops(_leg_seconds(config), kept.save), lines])
+        with readable_failures(config, trainer.strategy.root_device):
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+            except Stopped as reason:
+                stopped = reason
+            seconds = log.seconds
+            if stopped is None and kept.validated_step != trainer.global_step:
+                trainer.validate(module, datamodule=data, verbose=False)
+    lines.close(trainer, stopped)
+    if stopped is not None and stopped.number is not None:
+        raise RunInterruptedError(lines.words_of(stopped), stopped.number)
+    steps = trainer.global_step if stopped is None else stopped.step
+    return Outcome(steps, seconds, kept.best_bits, kept.best_step, kept.best, trainer.is_global_zero, stopped is None)
 
 
 def build_trainer(config: TrainConfig, callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer with its own logging, bars, checkpoints and sampling left out."""
     run = config.run
-    if run.max_minutes is not None:
+    if run.max_minutes is not None and config.total_steps is None:
         callbacks = [*callbacks, TimeLimit(run.max_minutes * 60)]
     return require_lightning().Trainer(
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
         strategy=build_strategy(run),
+        plugins=build_plugins(),
         precision=_precision(config),
         max_steps=-1 if config.total_steps is None else config.total_steps,
         max_epochs=-1,
@@ -103,8 +119,14 @@ def build_trainer(config: TrainConfig, callbacks: list[Callback]) -> Trainer:
     )
 
 
+def _leg_seconds(config: TrainConfig) -> float | None:
+    """After how much time a run with a last step takes a rest."""
+    minutes = config.run.max_minutes
+    return None if minutes is None or config.total_steps is None else minutes * 60
+
+
 class TimeLimit(Callback):
-    """Stops a run, after the step under way, once this part of it has taken `seconds`."""
+    """Ends a run without a last step, after the step under way, once this part of it has taken `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

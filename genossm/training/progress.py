@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002  (hooks have the signatures that Lightning calls)
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from genossm.data.lengths import Lengths
 from genossm.data.lightning import require_lightning
 from genossm.training.metrics import MetricsLog
 from genossm.training.module import as_training
+from genossm.training.stopping import Stopped
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -81,11 +83,21 @@ class ProgressLines(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._stop()
 
-    def close(self, trainer: Trainer) -> None:
-        """The last line of a run: what its steps took."""
+    def close(self, trainer: Trainer, stopped: Stopped | None) -> None:
+        """The last lines of a run: what its steps took, and what is left of them if time ended it."""
         pace = self.clock.pace.sentence()
-        if trainer.is_global_zero and pace is not None:
+        if not trainer.is_global_zero:
+            return
+        if pace is not None:
             self.console.print(f"trained: {pace}")
+        if stopped is not None and stopped.number is None:
+            self.console.print(self.words_of(stopped))
+
+    def words_of(self, stopped: Stopped) -> str:
+        """Why the run ended before its last step, and how it goes on."""
+        why = "run.max_minutes" if stopped.number is None else signal.Signals(stopped.number).name
+        of = f" of {self.total_steps:,}" if self.total_steps else ""
+        return f"stopped by {why} after step {stopped.step:,}{of}, with a checkpoint; --resume goes on from it"
 
     def _stop(self) -> None:
         if self._bar is not None:

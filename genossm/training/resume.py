@@ -23,9 +23,14 @@ _FREE = (
     *("genome.path", "splits.test", "data.workers", "data.validation_batch", "output.directory", "model.backend"),
     *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices"),
     *("run.validate_every", "run.checkpoint_every", "run.log_every", "run.recompute"),
-    *("run.watch_every",),
+    *("run.watch_every", "data.micro_batch", "data.micro_tokens"),
     *("run.nodes", "run.strategy", "run.context_parallel"),
 )
+
+
+def has_checkpoint(directory: Path) -> bool:
+    """Whether a run's checkpoint folder holds something to resume from."""
+    return (directory / LAST).is_file()
 
 
 def find_checkpoint(directory: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import yaml
@@ -17,8 +17,8 @@ from genossm.core.provenance import Provenance
 from genossm.models import SequenceModel, load
 from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
-from genossm.training.reading import plan_windows, with_regions
-from genossm.training.resume import check_same_reference, check_same_run, find_checkpoint
+from genossm.training.reading import contigs_read, plan_windows, with_regions
+from genossm.training.resume import check_same_reference, check_same_run, find_checkpoint, has_checkpoint
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
@@ -28,7 +28,11 @@ CONFIG, METRICS, CHECKPOINTS, MODEL = "config.yaml", "metrics.csv", "checkpoints
 
 @dataclass(frozen=True)
 class TrainResult:
-    """model: directory of the best model.   tokens: bases read.   seconds: in training, over all parts of the run."""
+    """model: directory of the best model.   tokens: bases read.   seconds: in training, over all parts of the run.
+
+    finished: False if run.max_minutes ended this part before the run's last step; then `model` is the best so far, and
+    is not there if nothing has been validated.
+    """
 
     model: Path
     steps: int
@@ -36,23 +40,31 @@ class TrainResult:
     seconds: float
     validation_bits: float
     best_step: int
+    finished: bool = True
 
 
-def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> TrainResult:
+def train(config: TrainConfig, *, resume: bool | Literal["auto"] = False, force: bool = False) -> TrainResult:
     """Run what `config` describes and leave the model with the fewest validation bits in `<output>/model`.
 
-    resume: go on from the run's last checkpoint.   force: replace a run that stands in the output directory.
+    resume: go on from the run's last checkpoint; "auto" begins the run if there is none, so that one command serves the
+    first and every further part.   force: replace a run that stands in the output directory.
     Nothing is written before the whole configuration has been checked against the genome. Of several processes the
     first writes; each returns the same.
 
     Raises: UsageError, ConfigError, InputFileError, OutputExistsError and the genome's errors before the first step;
-    MissingDependencyError without Lightning; NumericsError if a loss or gradient is not finite.
+    MissingDependencyError without Lightning; NumericsError if a loss or gradient is not finite; MemoryEstimateError,
+    WorkerDiedError, OutputError if the machine cannot go on; RunInterruptedError, after a checkpoint, if a signal ends
+    the run (SIGINT, SIGTERM, SIGUSR1).
     """
     config = with_regions(config)
     directory = config.output.directory
     # What stands in the directory is the first process's business; it may have made it by now.
     first = is_first()
-    checkpoint = _checkpoint_to_resume(config, resume=resume, force=force) if first or resume else None
+    if resume == "auto" and not force:
+        resume = has_checkpoint(directory / CHECKPOINTS)
+        # What a run left that had not come to its first checkpoint.
+        force = not resume and first and _is_run(directory)
+    checkpoint = _checkpoint_to_resume(config, resume=bool(resume), force=force) if first or resume else None
     with genossm.genome.open(config.genome.path) as genome, own_group():
         if checkpoint is not None:
             check_same_reference(checkpoint, genome)
@@ -63,7 +75,7 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
         from genossm.training.fit import fit
 
         if first:
-            _prepare_directory(directory, config, keep=resume)
+            _prepare_directory(directory, config, keep=bool(resume))
         outcome = fit(
             config,
             model,
@@ -75,9 +87,10 @@ def train(config: TrainConfig, *, resume: bool = False, force: bool = False) -> 
         )
         tokens = config.lengths.tokens(outcome.steps)
         result = TrainResult(
-            directory / MODEL, outcome.steps, tokens, outcome.seconds, outcome.best_bits, outcome.best_step
-        )
-        if outcome.is_global_zero:
+            directory / MODEL, outcome.steps, tokens, outcome.seconds, outcome.best_bits, outcome.best_step,
+            outcome.finished,
+        )  # fmt: skip
+        if outcome.is_global_zero and outcome.best.exists():
             _export(config, genome, outcome.best, result)
     return result
 
@@ -136,6 +149,10 @@ def _export(config: TrainConfig, genome: Genome, best: Path, result: TrainResult
     provenance = Provenance(
         seed=config.run.seed,
         reference_digest=genome.reference_digest,
-        extra={"config": config.as_mapping(), "metrics": metrics},
+        extra={
+            "config": config.as_mapping(),
+            "metrics": metrics,
+            "contigs": contigs_read(config.splits, genome),
+        },
     )
     load(best).save_pretrained(result.model, provenance=provenance, figures=figures, force=True)

@@ -1,0 +1,187 @@
+"""Runs in parts: stopped by time or a signal between two steps, continued as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+import genossm.training.fit as fit_module
+from genossm.cli.main import run
+from genossm.core.errors import InputFileError, OutputExistsError, RunInterruptedError, UsageError
+from genossm.core.strict import from_mapping
+from genossm.models import load
+from genossm.training import TrainConfig, TrainResult, train
+
+Make = Callable[..., TrainConfig]
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with open(directory / "metrics.csv", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def numbers(directory: Path) -> list[tuple[str, ...]]:
+    kept = ("step", "tokens", "learning_rate", "train_bits_per_base", "gradient_norm", "validation_bits_per_base")
+    return [tuple(row[column] for column in kept) for row in rows(directory)]
+
+
+def same_run(one: Path, other: Path) -> None:
+    assert numbers(one) == numbers(other)
+    assert load(one / "model").digest() == load(other / "model").digest()
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_legs_are_the_run_in_one_piece(mapping: dict[str, Any], tmp_path: Path, precision: str) -> None:
+    mapping["run"] |= {"precision": precision, "max_steps": 9}
+    train(from_mapping(TrainConfig, mapping))
+    # So short that every leg is one step.
+    mapping["run"]["max_minutes"] = 1e-9
+    mapping["output"]["directory"] = str(tmp_path / "legs")
+    config = from_mapping(TrainConfig, mapping)
+    legs: list[TrainResult] = []
+    while not legs or not legs[-1].finished:
+        legs.append(train(config, resume="auto"))
+    assert [leg.steps for leg in legs] == list(range(1, 10))
+    # The first validation is after step 4: before it there is no best model, after it there is.
+    assert [leg.validation_bits < 3 for leg in legs] == [False] * 3 + [True] * 6
+    same_run(tmp_path / "legs", tmp_path / "run")
+
+
+def test_a_leg_says_where_it_stopped_and_leaves_the_best_model_so_far(
+    mapping: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mapping["run"] |= {"max_minutes": 1e-9, "validate_every": 2}
+    Path("run.yaml").write_text(yaml.safe_dump(mapping))
+    for step in (1, 2):
+        with pytest.raises(SystemExit) as ended:
+            run(["train", "--config", "run.yaml", "--resume", "auto"])
+        assert ended.value.code == 0
+        out, err = capsys.readouterr()
+        assert err.splitlines()[-1] == (
+            f"stopped by run.max_minutes after step {step} of 12, with a checkpoint; --resume goes on from it"
+        )
+        assert out == ("" if step == 1 else f"{tmp_path / 'run' / 'model'}\n")
+
+
+class Send(Callback):
+    """Sends this process a signal in the middle of a step."""
+
+    def __init__(self, number: int, step: int, times: int = 1) -> None:
+        self.number, self.step, self.times = number, step, times
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.global_step == self.step:
+            for _ in range(self.times):
+                os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    build = fit_module.build_trainer
+
+    def send(*arguments: int) -> None:
+        extra = [Send(*arguments)] if arguments else []
+        monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, *extra]))
+
+    return send
+
+
+@pytest.mark.parametrize(("name", "step", "code"), [("SIGTERM", 4, 143), ("SIGUSR1", 0, 138), ("SIGINT", 7, 130)])
+def test_a_signal_ends_a_run_after_the_step_under_way(
+    mapping: dict[str, Any], tmp_path: Path, sent: Callable[..., None], name: str, step: int, code: int
+) -> None:
+    train(from_mapping(TrainConfig, mapping))
+    mapping["output"]["directory"] = str(tmp_path / "parts")
+    config = from_mapping(TrainConfig, mapping)
+    number = getattr(signal, name)
+    handler = signal.getsignal(number)
+    sent(number, step)
+    message = rf"stopped by {name} after step {step + 1} of 12, with a checkpoint; --resume goes on from it"
+    with pytest.raises(RunInterruptedError, match=message) as ended:
+        train(config)
+    assert ended.value.exit_code == code
+    assert signal.getsignal(number) is handler
+    assert not (tmp_path / "parts" / "model").exists()
+    sent()
+    train(config, resume=True)
+    same_run(tmp_path / "parts", tmp_path / "run")
+
+
+def test_a_second_interrupt_does_not_wait(make_config: Make, sent: Callable[..., None]) -> None:
+    config = make_config()
+    sent(signal.SIGINT, 7, 2)
+    with pytest.raises(RunInterruptedError, match="Stopped at once by a second SIGINT") as ended:
+        train(config)
+    assert ended.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # What stands is the checkpoint before step 7.
+    sent()
+    assert train(config, resume=True).steps == 12
+
+
+def test_the_command_exits_as_a_shell_expects(
+    mapping: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text(yaml.safe_dump(mapping))
+    sent(signal.SIGTERM, 2)
+    with pytest.raises(SystemExit) as ended:
+        run(["train", "--config", "run.yaml", "--resume", "auto"])
+    assert ended.value.code == 143
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith("genossm: error: stopped by SIGTERM after step 3 of 12")
+    sent()
+    with pytest.raises(SystemExit) as ended:
+        run(["train", "--config", "run.yaml", "--resume", "auto"])
+    assert ended.value.code == 0
+    assert "step 12/12" in capsys.readouterr().err
+
+
+def test_resume_auto_begins_goes_on_and_leaves_a_whole_run_alone(make_config: Make) -> None:
+    config = make_config(run__checkpoint_every=5)
+    directory = config.output.directory
+
+    class Die(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+            raise InterruptedError
+
+    # A run that died before its first checkpoint is begun anew.
+    build = fit_module.build_trainer
+    fit_module.build_trainer = lambda config, callbacks: build(config, [*callbacks, Die()])
+    try:
+        with pytest.raises(InterruptedError):
+            train(config, resume="auto")
+    finally:
+        fit_module.build_trainer = build
+    with pytest.raises(InputFileError, match="nothing to resume"):
+        train(config, resume=True)
+    first = train(config, resume="auto")
+    before = numbers(directory)
+    again = train(config, resume="auto")
+    assert (again.steps, again.validation_bits, again.finished) == (12, first.validation_bits, True)
+    assert numbers(directory) == before
+    with pytest.raises(UsageError, match="Choose one"):
+        train(config, resume="auto", force=True)
+
+
+def test_resume_auto_does_not_touch_what_is_no_run(make_config: Make, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError):
+        train(make_config(output__directory=str(precious)), resume="auto")
+    assert (precious / "thesis.txt").exists()
