@@ -8,8 +8,9 @@ from genossm.testing import toy_genome, write_fasta
 from genossm.testing.benchmark_genome import COLUMNS, main
 
 
-def test_every_row_of_the_table_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(write_fasta(tmp_path / "x.fa", toy_genome(length=20_000)), count=2)
+@pytest.mark.parametrize("busy", [False, True])
+def test_every_row_of_the_table_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], busy: bool) -> None:
+    main(write_fasta(tmp_path / "x.fa", toy_genome(length=20_000)), count=2, busy=busy)
     header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert header == list(COLUMNS)
     assert len(rows) == 1 + 4 * 5 + 3 + 4
