@@ -45,6 +45,8 @@ _WORDS = {
     ),
 }
 
+TITLES = {objective: words[0] for objective, words in _WORDS.items()}
+
 
 def write_context_table(
     paths: Sequence[Path],

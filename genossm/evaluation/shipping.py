@@ -17,6 +17,7 @@ from genossm.data.regions import parse_regions
 from genossm.evaluation.bases_methods import Hiding
 from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
 from genossm.evaluation.context import BLOCK, measure_context, model_method
+from genossm.evaluation.context_report import TITLES
 from genossm.evaluation.leaks import refuse_learnt_regions
 from genossm.models import load
 from genossm.models.directory import PROVENANCE, cast_weights
@@ -52,7 +53,8 @@ def ship(
 
     regions: held-out ones, on which what rounding changes is measured, in windows of `context`.
     summary: a sentence for the card and for `genossm models`.   config_file: the run's, as the card names it.
-    evaluation: Markdown for the card.   limits: further sentences for it.
+    evaluation: Markdown of `genossm evaluate context-table`, of which the card takes what is of the model's objective.
+    limits: further sentences for it.
     Raises: UsageError for a name that reads as a path; ConfigError if `source` holds no record of a training run, was
     trained on `regions`, or all shipped models together would be too large.
     """
@@ -85,7 +87,8 @@ def ship(
     }
     provenance = replace(record, model_digest=stored_digest, extra=extra)
     figures = _figures(provenance, rounding)
-    card = shipped_card(exact, provenance.as_dict(), figures=figures, evaluation=evaluation, limits=limits)
+    measured = _part_for(exact.objective, evaluation)
+    card = shipped_card(exact, provenance.as_dict(), figures=figures, evaluation=measured, limits=limits)
     folder.mkdir(parents=True, exist_ok=True)
     return _rounded(source).save_pretrained(folder / name, provenance=provenance, card=card, force=force)
 
@@ -161,11 +164,20 @@ def _figures(provenance: Provenance, rounding: dict[str, Any]) -> dict[str, str]
 
 
 def read_evaluation(path: Path | None) -> str:
-    """Markdown for the card's figures, with its headings one level down; empty without a file."""
-    if path is None:
-        return ""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return "\n".join(f"#{line}" if line.startswith("#") else line for line in lines)
+    """The file's text; empty without a file."""
+    return "" if path is None else path.read_text(encoding="utf-8")
+
+
+def _part_for(objective: str, page: str) -> str:
+    """The part of a page by objectives that speaks of this one, its headings one level down."""
+    headings = {title: f"## {TITLES[title]}" for title in TITLES}
+    wanted, lines = True, []
+    for line in page.splitlines():
+        if line in headings.values():
+            wanted = line == headings[objective]
+        if wanted:
+            lines.append(f"#{line}" if line.startswith("#") else line)
+    return "\n".join(lines)
 
 
 def describe(directory: Path) -> str:

@@ -52,7 +52,13 @@ def test_weights_are_rounded_and_the_effect_is_recorded(
 ) -> None:
     monkeypatch.setattr(shipped, "FOLDER", tmp_path / "pretrained")
     monkeypatch.chdir(tmp_path)
-    directory = shipping_of(run, fasta, tmp_path / "pretrained", evaluation="| a table |", limits=["Untried on y."])
+    directory = shipping_of(
+        run,
+        fasta,
+        tmp_path / "pretrained",
+        evaluation="## Bits per base\n\n| a table |\n\n## Masked bits per base\n\n| another |",
+        limits=["Untried on y."],
+    )
     exact, loaded = genossm.load(run), genossm.load("toy-causal")
     for name, tensor in exact.tensors().items():
         kept = name.endswith((".D", "dt_proj.bias"))
@@ -70,6 +76,8 @@ def test_weights_are_rounded_and_the_effect_is_recorded(
     for text in ('genossm.load("toy-causal")', "| a table |", "- Untried on y.", "configs/train/toy.yaml",
                  "`x:2,001-3,000`", "windows of 64 then 1,024", loaded.digest()[:12]):  # fmt: skip
         assert text in card
+    assert "### Bits per base" in card
+    assert "another" not in card
 
 
 def test_rounded_bits_are_those_of_the_loaded_model(run: Path, fasta: Path, tmp_path: Path) -> None:
