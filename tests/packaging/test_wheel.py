@@ -57,6 +57,18 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_pretrained_models_come_along(wheel: Path, environment: Path, tmp_path: Path) -> None:
+    folder = ROOT / "genossm" / "models" / "pretrained"
+    files = {str(path.relative_to(ROOT)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    packed = {info.filename: info.file_size for info in zipfile.ZipFile(wheel).infolist()}
+    assert {name: size for name, size in packed.items() if "/pretrained/" in name} == files
+    assert sum(files.values()) < 9_000_000
+    listed = run(environment, "models", folder=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    names = [line.split("\t")[0] for line in listed.stdout.splitlines()]
+    assert names == sorted(path.name for path in folder.glob("*"))
+
+
 def test_extras_are_not_needed(environment: Path) -> None:
     wanted = ("lightning", "matplotlib", "transformers")
     code = f"import importlib.util as u; print([n for n in {wanted} if u.find_spec(n)])"
