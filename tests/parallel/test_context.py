@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from genossm.models import SequenceModel, StackConfig
+from genossm.models import SequenceModel, StackConfig, load
 from genossm.nn.watching import watching_states
 from genossm.parallel import ContextGroup, context_parallel, shortest_part
 
@@ -71,25 +72,53 @@ def run(name: str, group: ContextGroup | None) -> dict[str, torch.Tensor]:
     return found
 
 
-def work(rank: int, directory: str) -> None:
+def documented_example() -> str:
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    return text.split("```python\n")[1].split("```")[0]
+
+
+def work(rank: int, directory: str, port: int) -> None:
     torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=RANKS)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= address | {"RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    os.chdir(directory)
+    names: dict[str, Any] = {}
+    # It starts the group, which the rest goes on with.
+    exec(documented_example(), names)
     group = ContextGroup()
     found = {name: run(name, group) for name in CASES}
-    torch.save(found, f"{directory}/{rank}.pt")
+    torch.save({**found, "documented": names["whole"]}, f"{rank}.pt")
     dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all ranks have worked."""
     directory: Path = tmp_path_factory.mktemp("ranks")
-    mp.spawn(work, args=(str(directory),), nprocs=RANKS)
+    (directory / "run").mkdir()
+    torch.manual_seed(0)
+    SequenceModel(StackConfig(d_model=12, n_layer=2, d_state=4)).save_pretrained(directory / "run" / "model")
+    (directory / "sequence.txt").write_text("".join("ACGT"[place * place % 7 % 4] for place in range(500)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    mp.spawn(work, args=(str(directory), port), nprocs=RANKS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def results(directory: Path) -> list[dict[str, Any]]:
     return [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
+def test_the_documented_example(directory: Path, results: list[dict[str, Any]]) -> None:
+    model = load(directory / "run" / "model")
+    ids = model.encode((directory / "sequence.txt").read_text(), add_bos=True)
+    for found in results:
+        torch.testing.assert_close(found["documented"], model(ids).logits, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_parts_together_are_the_whole(name: str, results: list[dict[str, dict[str, torch.Tensor]]]) -> None:
+def test_parts_together_are_the_whole(name: str, results: list[dict[str, Any]]) -> None:
     expected = run(name, None)
     for rank in range(RANKS):
         found = results[rank][name]
