@@ -23,7 +23,8 @@ from genossm.models import load
 COMMAND = Path(sys.executable).parent / "genossm"
 KILLS = int(os.environ.get("GENOSSM_KILLS", "1"))
 STEPS = 60 + 40 * KILLS
-PATIENCE = 120.0
+# A run of many moments is long, and a machine may be shared.
+PATIENCE = 120.0 + 30.0 * KILLS
 
 
 def numbers(directory: Path) -> list[tuple[str, ...]]:
