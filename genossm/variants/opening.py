@@ -36,8 +36,14 @@ class Request:
     covariates: Path | None = None
 
     def open_model(self) -> tuple[SequenceModel, ScoringOptions]:
-        """The model, and what the options come to with it. Raises: as `load_model` and `options_for`."""
+        """The model, and what the options come to with it.
+
+        Raises: as `load_model` and `options_for`; SelfTestError if the device computes other numbers than it should.
+        """
+        from genossm.variants.self_test import require_device
+
         model = load_model(self.model, self.device)
+        require_device(model)
         return model, options_for(model, self.options, horizon_given=self.horizon_given)
 
     def extras(self, model: SequenceModel, genome: Genome, options: ScoringOptions) -> Extras:

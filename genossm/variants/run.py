@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import genossm.genome
@@ -72,6 +72,23 @@ def run_score_variants(request: Request, variants: Sequence[str], *, check_ref: 
         extras = request.extras(model, genome, options)
         scorer = Scorer(model, genome, options, batch_size=request.batch_size, extras=extras)
         return list(table_lines(scorer.stream(wanted), scorer.tags, check_ref=check_ref))
+
+
+def run_self_test(model_path: str | None, device: str) -> Iterator[str]:
+    """Lines of a table: what a device computes against the definition.
+
+    model_path: None is every model that comes with the package.
+    Raises: SelfTestError if the device computes other numbers; UsageError if there is no model to ask.
+    """
+    from genossm.models.shipped import shipped_names
+    from genossm.variants.opening import load_model
+    from genossm.variants.self_test import report
+
+    names = shipped_names() if model_path is None else (model_path,)
+    if not names:
+        raise UsageError("No model comes with this installation. Pass -m MODEL to test a device with it.")
+    for name in names:
+        yield from report(load_model(name, device), name)
 
 
 def equal_runs_command(
