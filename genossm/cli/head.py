@@ -6,6 +6,7 @@ from genossm.cli.lazy import Commands, lazy_group
 
 COMMANDS: Commands = {
     "list": ("genossm.cli.head_list", "List a model's heads with their figures."),
+    "tune": ("genossm.cli.head_tune", "Fine-tune a copy of a model, with a head, on labelled variants."),
     "train": ("genossm.cli.head_train", "Train a head on labelled variants."),
 }
 

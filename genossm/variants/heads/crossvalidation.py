@@ -77,7 +77,7 @@ def nested_cross_validation(
     found = CrossValidation(
         metric_name(kind),
         metric(pooled, examples.labels),
-        _interval(metric, pooled, examples, replicates, seed),
+        drawn_interval(metric, pooled, examples.labels, examples.groups, replicates=replicates, seed=seed),
         metric(examples.ratios, examples.labels),
         tuple(folds),
         len(examples),
@@ -180,19 +180,24 @@ def _ranked_within(predictions: NDArray[np.float64], folds: Iterator[tuple[Rows,
     return pooled
 
 
-def _interval(
+def drawn_interval(
     metric: Callable[[NDArray[np.float64], NDArray[np.float64]], float],
     predictions: NDArray[np.float64],
-    examples: Examples,
+    labels: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    *,
     replicates: int,
     seed: int,
 ) -> tuple[float, float]:
+    """95 % of the metric's values when whole groups are drawn with replacement."""
     rng = np.random.default_rng(seed)
-    names = np.unique(examples.groups)
-    members = [np.flatnonzero(examples.groups == name) for name in names]
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
     found = []
     for _ in range(replicates):
-        rows = np.concatenate([members[number] for number in rng.integers(len(names), size=len(names))])
-        found.append(metric(predictions[rows], examples.labels[rows]))
-    low, high = np.nanquantile(found, [0.025, 0.975])
+        rows = np.concatenate([members[number] for number in rng.integers(len(members), size=len(members))])
+        found.append(metric(predictions[rows], labels[rows]))
+    known = np.array(found)[np.isfinite(found)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [0.025, 0.975])
     return float(low), float(high)
