@@ -58,7 +58,10 @@ def scan_part(
     if torch.is_autocast_enabled(u.device.type) and u.dtype != torch.float64:
         # What the scan does with them, so that the decay is of the same step sizes.
         delta = delta.to(torch.get_autocast_dtype(u.device.type))
-    reach = find_reach(delta, delta_bias, A, reverse=reverse)
+    if group.processed_before(reverse=reverse):
+        reach = find_reach(delta, delta_bias, A, reverse=reverse)
+    else:
+        reach = _one_step(delta, reverse=reverse)
     delta, delta_felt, decay = _Steps.apply(delta, delta_bias, A, reach)  # type: ignore[misc]
     (C, C_felt), (z, z_felt) = (_Stretch.apply(tensor, reach.span) for tensor in (C, z))  # type: ignore[misc]
     options: dict[str, Any] = {"reverse": reverse, "backend": backend}
@@ -90,6 +93,15 @@ def find_reach(delta: Tensor, delta_bias: Tensor, A: Tensor, *, reverse: bool) -
         if bool((sums * slowest).amin() > _VANISHED[dtype]):
             return Reach(slice(length - done, length) if reverse else slice(0, done), False, sums)
     return Reach(slice(0, length), True, sums)
+
+
+def _one_step(delta: Tensor, *, reverse: bool) -> Reach:
+    """For the part that a sequence begins with: what enters is zero, wherever it were felt, and what its decay is
+    multiplied with. It takes part in the exchange all the same.
+    """
+    batch, length, channels = delta.shape
+    sums = delta.new_zeros(batch, channels, dtype=torch.promote_types(delta.dtype, torch.float32))
+    return Reach(slice(length - 1, length) if reverse else slice(0, 1), False, sums)
 
 
 def _step_sizes(delta: Tensor, delta_bias: Tensor) -> Tensor:
