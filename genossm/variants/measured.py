@@ -10,7 +10,7 @@ from typing import Any
 from genossm.sequence import Placement
 
 _SHARE = 8
-_MOST = 8
+_MOST = 4
 
 
 @dataclass
