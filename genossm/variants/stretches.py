@@ -8,9 +8,11 @@ other way round, REF against what stands there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import cast
 
 from genossm.genome import Genome
@@ -18,8 +20,6 @@ from genossm.sequence import Interval, Placement, iupac_first, placed
 from genossm.variants.haplotypes import Window, allele_window
 from genossm.variants.reference import Letters
 from genossm.variants.sample_haplotypes import Carrier, Edit, SampleHaplotypes
-
-_KEPT_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class CarriedPlacement(Placement):
         return cls(*where, placement.ref, placement.alt, edit, carriers)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stretch:
     """A piece of a haplotype as a contig of its own.
 
-    start, end: its place on the reference, `window_start` to `window_end` of which is the window.   edits: made in it.
+    start, end: its place on the reference, `window_start` to `window_end` of which is the window.   edits: made in it,
+    in their order.
     """
 
     contig: str
@@ -49,21 +50,49 @@ class Stretch:
     window_end: int
     edits: tuple[Edit, ...]
 
-    def shift(self, place: int) -> int:
-        """Where a place of the reference that no edit covers stands in the stretch: behind what is inserted there."""
-        return place - self.start + sum(_growth(one) for one in self.edits if one.end <= place)
+    @cached_property
+    def places(self) -> list[int]:
+        """Where each edit begins in the stretch."""
+        growth = accumulate((_growth(one) for one in self.edits), initial=0)
+        return [one.start - self.start + more for one, more in zip(self.edits, growth)]
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        """Where the window is in the stretch."""
+        # What is inserted at a contig's very start is in its first window.
+        start = 0 if self.window_start == self.start else self._behind(self.window_start)
+        return start, self._behind(self.window_end)
+
+    def __len__(self) -> int:
+        return self._behind(self.end)
 
     def place(self, edit: Edit) -> int:
         """Where one of its edits begins in the stretch."""
-        return edit.start - self.start + sum(_growth(one) for one in self.edits if one < edit)
+        return self.places[bisect_left(self.edits, edit)]
 
-    def read(self, genome: Letters) -> bytes:
-        """All its letters."""
-        pieces, done = [], self.start
-        for one in self.edits:
-            pieces += [genome.wrapped(self.contig, done, one.start), one.letters]
-            done = one.end
-        return b"".join([*pieces, genome.wrapped(self.contig, done, self.end)])
+    def read(self, reference: Letters, first: int, last: int) -> bytes:
+        """Its letters `first` to `last`, of which no others are looked at."""
+        number = max(0, bisect_left(self.places, first) - 1)
+        at, there = 0, self.start
+        if number:
+            at, there = self.places[number], self.edits[number].start
+        pieces: list[bytes] = []
+        for one, place in zip(self.edits[number:], self.places[number:]):
+            pieces.append(self._reference(reference, at, place, there, first, last))
+            pieces.append(one.letters[max(0, first - place) : max(0, last - place)])
+            at, there = place + len(one.letters), one.end
+            if at >= last:
+                return b"".join(pieces)
+        return b"".join([*pieces, self._reference(reference, at, last, there, first, last)])
+
+    def _reference(self, reference: Letters, at: int, until: int, there: int, first: int, last: int) -> bytes:
+        """Of the stretch's letters `at` to `until`, which stand on the reference from `there` on, those asked for."""
+        low, high = max(at, first), min(until, last)
+        return reference.wrapped(self.contig, there + low - at, there + high - at) if low < high else b""
+
+    def _behind(self, place: int) -> int:
+        """Where a place of the reference that no edit covers stands in the stretch: behind what is inserted there."""
+        return place - self.start + sum(_growth(one) for one in self.edits if one.end <= place)
 
 
 def _growth(edit: Edit) -> int:
@@ -78,7 +107,6 @@ class _Stretches:
         self._by_name: dict[str, Stretch] = {}
         self._names: dict[Stretch, str] = {}
         self._lengths: dict[str, int] = {}
-        self._read: OrderedDict[str, bytes] = OrderedDict()
         self._number = 0
 
     def name(self, stretch: Stretch) -> str:
@@ -86,13 +114,12 @@ class _Stretches:
         if stretch not in self._names:
             self._number += 1
             name = f"{stretch.contig} {self._number}"
-            self._names[stretch], self._by_name[name] = name, stretch
-            self._lengths[name] = stretch.shift(stretch.end)
+            self._names[stretch], self._by_name[name], self._lengths[name] = name, stretch, len(stretch)
         return self._names[stretch]
 
     def forget(self) -> None:
         """Drop all; names go on."""
-        self._by_name, self._names, self._lengths, self._read = {}, {}, {}, OrderedDict()
+        self._by_name, self._names, self._lengths = {}, {}, {}
 
     def stretch(self, name: str) -> Stretch:
         return self._by_name[name]
@@ -104,12 +131,7 @@ class _Stretches:
         return False
 
     def fetch(self, interval: Interval) -> bytes:
-        name = interval.contig
-        if name not in self._read:
-            self._read[name] = self._by_name[name].read(self._reference)
-            while len(self._read) > 1 and sum(map(len, self._read.values())) > _KEPT_BYTES:
-                self._read.popitem(last=False)
-        return self._read[name][interval.start : interval.end]
+        return self._by_name[interval.contig].read(self._reference, interval.start, interval.end)
 
 
 class StretchLetters(Letters):
@@ -120,10 +142,7 @@ class StretchLetters(Letters):
         super().__init__(cast(Genome, self.stretches))
 
     def window(self, contig: str, start0: int, context: int | None) -> tuple[int, int]:  # noqa: ARG002
-        stretch = self.stretches.stretch(contig)
-        # What is inserted at a contig's very start is in its first window.
-        start = 0 if stretch.window_start == stretch.start else stretch.shift(stretch.window_start)
-        return start, stretch.shift(stretch.window_end)
+        return self.stretches.stretch(contig).window
 
     def forget(self) -> None:
         """Drop what has been read: other stretches come."""
@@ -137,7 +156,7 @@ class HaplotypeWindows:
     def __init__(self, reference: Letters, haplotypes: SampleHaplotypes, context: int | None) -> None:
         self.letters = StretchLetters(reference)
         self._reference, self._haplotypes, self._context = reference, haplotypes, context
-        self._shared: dict[tuple[Carrier, Window], tuple[Stretch, frozenset[Edit]]] = {}
+        self._shared: dict[tuple[Carrier, Window], tuple[Stretch, str, frozenset[Edit]]] = {}
 
     def forget(self) -> None:
         """Drop the stretches: others come."""
@@ -153,16 +172,16 @@ class HaplotypeWindows:
     def _placement(self, one: CarriedPlacement, carrier: Carrier, window: Window) -> Placement:
         genome, contig = self._reference.genome, one.contig
         edit = _within(one, window, genome.length(contig) if genome.is_circular(contig) else 0)
-        stretch, made = self._stretch(carrier, window)
+        stretch, name, made = self._stretch(carrier, window)
         if edit not in made:
             others = [other for other in stretch.edits if not other.overlaps(edit)]
             stretch = replace(stretch, edits=tuple(sorted([edit, *others])))
-        name = self.letters.stretches.name(stretch)
+            name = self.letters.stretches.name(stretch)
         there = iupac_first(self._reference.around(contig, edit.start, edit.end)).decode("ascii")
         return placed(name, stretch.place(edit), edit.letters.decode("ascii"), there, self.letters.reader(name))
 
-    def _stretch(self, carrier: Carrier, window: Window) -> tuple[Stretch, frozenset[Edit]]:
-        """A haplotype in a window, as all of its alleles there share it, and its edits."""
+    def _stretch(self, carrier: Carrier, window: Window) -> tuple[Stretch, str, frozenset[Edit]]:
+        """A haplotype in a window, as all of its alleles there share it, with its name and its edits."""
         if (carrier, window) not in self._shared:
             contig, start, end = window.contig, window.start, window.end
             length, circular = self._reference.genome.length(contig), self._reference.genome.is_circular(contig)
@@ -173,7 +192,8 @@ class HaplotypeWindows:
             first, last = (start - more, end + more) if circular else (max(0, start - more), min(end + more, length))
             found = self._edits(contig, carrier, first, last, length if circular else 0)
             edits = tuple(one for one in found if not any(one.start < cut < one.end for cut in (start, end)))
-            self._shared[carrier, window] = Stretch(contig, first, last, start, end, edits), frozenset(edits)
+            stretch = Stretch(contig, first, last, start, end, edits)
+            self._shared[carrier, window] = stretch, self.letters.stretches.name(stretch), frozenset(edits)
         return self._shared[carrier, window]
 
     def _edits(self, contig: str, carrier: Carrier, first: int, last: int, turn: int) -> Iterator[Edit]:

@@ -163,8 +163,33 @@ def test_haplotypes_are_those_of_bcftools_consensus(
             wanted = "".join((tmp_path / "x.fa").read_text().splitlines()[1:])
             edits = personal.haplotypes.on("20", Carrier(haplotype, None), 0, SLICE)
             assert len(edits) > 8
-            found = Stretch("20", 0, SLICE, 0, SLICE, edits).read(locator.letters)
-            assert found.decode() == wanted
+            stretch = Stretch("20", 0, SLICE, 0, SLICE, edits)
+            assert len(stretch) == len(wanted)
+            assert stretch.read(locator.letters, 0, len(wanted)).decode() == wanted
+
+
+@given(data=st.data(), changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), st.text("ACGT", max_size=5))))
+def test_any_piece_of_a_stretch_is_a_piece_of_it(data: st.DataObject, changes: list, make_genome) -> None:
+    """Written letter by letter: what edits leave of the reference, and what they put there."""
+    edits: list[Edit] = []
+    for start, width, letters in sorted(changes):
+        one = Edit(start, start + width, letters.encode())
+        if (width or letters) and not any(one.overlaps(before) for before in edits):
+            edits.append(one)
+    edits.sort()
+    cells = [*LETTERS[:80], ""]
+    for one in reversed(edits):
+        cells[one.start : one.end] = [""] * (one.end - one.start)
+        cells[one.start] = one.letters.decode() + cells[one.start]
+    whole = "".join(cells)
+    stretch = Stretch("20", 0, 80, 0, 80, tuple(edits))
+    first = data.draw(st.integers(0, len(whole)))
+    last = data.draw(st.integers(first, len(whole)))
+    letters = Locator(make_genome({"20": LETTERS}), ScoringOptions()).letters
+    assert stretch.read(letters, first, last).decode() == whole[first:last]
+    assert len(stretch) == len(whole)
+    for one in edits:
+        assert whole[stretch.place(one) :].startswith(one.letters.decode())
 
 
 # Laws on made-up genotypes.
@@ -357,6 +382,14 @@ def test_the_order_of_the_file_does_not_matter(model: SequenceModel, make_genome
     for number, (values, statuses) in zip(order, mixed):
         assert statuses == plain[number][1]
         assert float(values[0]) == pytest.approx(float(plain[number][0][0]), rel=2e-5, abs=NATS_PER_LETTER * 16)
+
+
+def test_the_whole_contig_as_window(model: SequenceModel, make_genome, tmp_path: Path) -> None:
+    rows = [row(pos1, swap(pos1), "1|1" if pos1 % 2 else "0|1") for pos1 in range(20, 780, 95)]
+    whole = scored(rows, model, make_genome, tmp_path, context=None)
+    for one, other in zip(whole, scored(rows, model, make_genome, tmp_path, context=4096), strict=True):
+        assert one[1] == other[1] == ["OK"]
+        assert float(one[0][0]) == pytest.approx(float(other[0][0]), rel=2e-5, abs=3e-5)
 
 
 def test_on_a_circular_contig(model: SequenceModel, make_genome, tmp_path: Path) -> None:
