@@ -56,7 +56,7 @@ def _resumable(output: str) -> Iterator[None]:
 # What --variant has no use for.
 _OF_FILES = (
     "output", "output_type", "write_index", "regions", "regions_file", "skipped", "haplotypes", "shard", "tag", "tsv",
-    "parquet", "resume", "summary", "max_skip_frac", "force",
+    "parquet", "report", "resume", "summary", "max_skip_frac", "force",
 )  # fmt: skip
 
 
@@ -152,6 +152,12 @@ def self_test_command(model: str | None, device: str) -> None:
     "--tsv", type=click.Path(path_type=Path), metavar="FILE", help="A table as well, one row an ALT allele of OUT."
 )
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="The same table as Parquet.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="A page of igv-reports as well, over the 100 top-scored records.",
+)
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has left in OUT.journal.")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
 @click.option("--max-skip-frac", type=float, metavar="F", help="Exit code 3 if a larger share has no score.")
@@ -172,6 +178,7 @@ def command(
     tag: str,
     tsv: Path | None,
     parquet: Path | None,
+    report: Path | None,
     resume: bool,
     summary: Path | None,
     max_skip_frac: float | None,
@@ -192,6 +199,10 @@ def command(
     INFO/GENOSSM_EMB_L2 is Euclidean, in the unit of the hidden states, GENOSSM_EMB_COS is 1 - cosine, without unit,
     both over the allele and 768 bases on either side; GENOSSM_EMB_WINDOW_L2 and GENOSSM_EMB_WINDOW_COS are the same
     over the whole window.
+
+    HEAD, the name of a variant-effect head (`genossm head`): INFO/GENOSSM_HEAD in capitals; the header says its unit.
+    With a calibration (`genossm calibrate`), quantiles: INFO/GENOSSM_Q, the share of background alleles of the same
+    kind that score at or below, and others such as GENOSSM_EMB_L2_Q.
 
     --haplotypes SAMPLE compares ALT with REF on each haplotype of the sample that carries the allele, with the sample's
     other alleles of that haplotype made in the window; the mean if several do. NOT_CARRIED: none does. UNPHASED: one
@@ -216,6 +227,10 @@ def command(
     if vcf is None:
         click.echo("\n".join(run_score_variants(request, variants, check_ref=check_ref)))
         return
+    if report is not None:
+        from genossm.variants.igv_page import refuse_igv_page
+
+        refuse_igv_page(output, report, force=force)
     policy = FilePolicy(
         output=output_type,
         index=write_index,
@@ -234,6 +249,11 @@ def command(
         parquet=parquet,
     )
     with counting("records") as count, _resumable(output):
-        progress = count and (lambda now: count(now.records, now.total))
+        progress = count and (lambda now: count(now.records, now.total, now.resumed))
         result = run_score_file(request, vcf, output, policy, progress=progress)
     click.echo(f"genossm score: {result.line()}", err=True)
+    if report is not None:
+        from genossm.variants.igv_page import write_igv_page
+
+        shown = write_igv_page(output, request.reference, report, tag=tag, force=force)
+        click.echo(f"genossm score: {report} shows {shown:,} records", err=True)
