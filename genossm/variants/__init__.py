@@ -13,6 +13,8 @@ from genossm.variants.status import STATUS_MEANINGS, Status
 from genossm.variants.summary import Summary
 
 if TYPE_CHECKING:
+    from genossm.variants.extras import Extras as Extras
+    from genossm.variants.opening import load_extras as load_extras
     from genossm.variants.saturating import Saturation as Saturation
     from genossm.variants.saturating import saturation as saturation
     from genossm.variants.scorer import score as score
@@ -21,12 +23,14 @@ __all__ = [
     "STATUS_MEANINGS",
     "Allele",
     "EmbeddingDistances",
+    "Extras",
     "FilePolicy",
     "Saturation",
     "ScoredAllele",
     "ScoringOptions",
     "Status",
     "Summary",
+    "load_extras",
     "saturation",
     "score",
     "score_file",
@@ -34,7 +38,13 @@ __all__ = [
 
 
 # Torch takes seconds to load, which a mistyped path need not wait for.
-_LAZY = {"Saturation": "saturating", "saturation": "saturating", "score": "scorer"}
+_LAZY = {
+    "Extras": "extras",
+    "Saturation": "saturating",
+    "load_extras": "opening",
+    "saturation": "saturating",
+    "score": "scorer",
+}
 
 
 def __getattr__(name: str) -> Any:
