@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,22 +134,38 @@ def extras_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[..., None] | None]:
-    """A function of how many are done, and of how many in all where that is known: a line on stderr with the rate, and
-    the time left, if that is a terminal.
+    """A function of how many are done, of how many in all where that is known, and of those that an earlier run had
+    done: a line on stderr with the rate, and the time left, if that is a terminal.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
-    text = TextColumn("{task.completed:,.0f} " + what + ", {task.fields[rate]:,.0f}/s")
-    columns = (BarColumn(), text, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (BarColumn(), TextColumn("{task.fields[said]}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None, rate=0.0)
+        task, began = bar.add_task(what, total=None, said="loading"), [0.0]
 
-        def update(done: int, total: int | None = None) -> None:
-            bar.update(task, completed=done, total=total, rate=done / (bar.tasks[0].elapsed or 1.0))
+        def update(done: float, total: int | None = None, before: int = 0) -> None:
+            # The clock runs from the first call, when models are loaded and kernels about to be compiled.
+            began[0] = began[0] or time.monotonic()
+            said = progress_text(what, done, total, before, time.monotonic() - began[0])
+            bar.update(task, completed=done, total=total, said=said)
 
         yield update
+
+
+def progress_text(what: str, done: float, total: int | None, before: int, seconds: float) -> str:
+    """How far a run is, how fast, and how long it will take, as far as that can be told.
+
+    before: of `done`, what an earlier run had done.   seconds: of this run.
+    """
+    rate = (done - before) / seconds if seconds > 0 else 0.0
+    parts = [f"{done:,.0f}{'' if total is None else f' of {total:,}'} {what}"]
+    if rate > 0:
+        parts.append(f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.2f}/s")
+        if total is not None:
+            parts.append(f"{timedelta(seconds=round(max(0.0, total - done) / rate))} left")
+    return ", ".join(parts)

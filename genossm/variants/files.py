@@ -24,6 +24,7 @@ from genossm.variants.policy import FilePolicy
 from genossm.variants.regions import Regions
 from genossm.variants.shards import Shard
 from genossm.variants.summary import Summary
+from genossm.variants.totals import count_records
 from genossm.variants.vcf_header import ScoringRun, scored_header
 from genossm.variants.vcf_input import open_vcf
 from genossm.variants.vcf_output import format_for
@@ -80,7 +81,8 @@ def score_file(
         check = AssemblyCheck(vcf.name, genome)
         records = regions.select(vcf.records) if regions else vcf.records
         block = block_records(scorer.options, scorer.methods)
-        total = None
+        # Records outside of regions are read and left: how many remain is known at the end.
+        total = count_records(source) if progress and not regions and policy.shard is None else None
         if policy.shard is not None:
             first, last = _piece(source, scorer, regions, policy.shard, check, block)
             records, total = islice(records, first, last), last - first
