@@ -283,3 +283,13 @@ def test_help_is_quick(tmp_path: Path) -> None:
         assert genossm_command("genome", "build", "--help", cwd=tmp_path).returncode == 0
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 1.0
+
+
+def test_the_command_puts_several_chunks_into_a_file(tmp_path: Path) -> None:
+    fasta = write_fasta(tmp_path / "x.fa", toy_genome())
+    lengths = ["--chunk-length", "300", "--shard-length", "1200"]
+    done = subprocess.run([COMMAND, "genome", "build", fasta, "-o", tmp_path / "x.zarr", *lengths], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "x.zarr/sequence/chr1/c").iterdir())) == 5
+    with genossm.genome.open(tmp_path / "x.zarr") as store, genossm.genome.open(fasta) as file:
+        assert store.reference_digest == file.reference_digest
