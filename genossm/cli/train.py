@@ -18,8 +18,18 @@ import click
     help="Go on from the last checkpoint of this run; `--resume auto` begins the run if there is none.",
 )
 @click.option("--force", is_flag=True, help="Replace the run in the output directory.")
+@click.option(
+    "--allow-changes", is_flag=True, help="Resume although optimizer, schedule or clipping are others than before."
+)
 @click.option("--estimate", is_flag=True, help="Print what a step would take of memory, and train nothing.")
-def command(config_path: Path, settings: tuple[str, ...], resume: str | None, force: bool, estimate: bool) -> None:
+def command(
+    config_path: Path,
+    settings: tuple[str, ...],
+    resume: str | None,
+    force: bool,
+    allow_changes: bool,
+    estimate: bool,
+) -> None:
     """Train a model and print the directory that it was written to.
 
     Paths in the configuration are relative to the current directory.
@@ -33,6 +43,7 @@ def command(config_path: Path, settings: tuple[str, ...], resume: str | None, fo
 
         click.echo("\n".join(estimate_memory(config).lines()))
         return
-    result = train(config, resume="auto" if resume == "auto" else resume is not None, force=force)
+    again = "auto" if resume == "auto" else resume is not None
+    result = train(config, resume=again, force=force, allow_changes=allow_changes)
     if is_first() and result.model.exists():
         click.echo(result.model)

@@ -76,6 +76,7 @@ class CarriedTraining(LanguageModelTraining):
             checkpoint["carried"] = packed(self._of_all_processes(self.state))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self._saved = checkpoint.get("carried")
 
     def on_train_start(self) -> None:

@@ -28,7 +28,7 @@ from genossm.parallel import (
 from genossm.sequence.interval import Interval
 from genossm.training.config import OptimizerConfig, ScheduleConfig
 from genossm.training.numerics import non_finite_message
-from genossm.training.optim import build_optimizer, schedule_factor
+from genossm.training.optim import build_optimizer, follow_config, schedule_factor
 from genossm.training.watchers.measures import Measures
 
 if TYPE_CHECKING:
@@ -203,8 +203,15 @@ class LanguageModelTraining(LightningModule):
         if not math.isfinite(self.validation_bits):
             raise NumericsError(
                 f"Validation at step {self.global_step} gave {self.validation_bits} bits per base over {count:.0f} "
-                "bases. Lower optimizer.learning_rate, or resume from the last checkpoint with other settings."
+                "bases. Lower optimizer.learning_rate and --resume --allow-changes goes on from the last checkpoint."
             )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Rates and decays are those of the configuration, which may have changed since; Lightning calls this."""
+        rate, factor = self.optimizer_config.learning_rate, schedule_factor(self.schedule_config, self.total_steps)
+        for state, schedule in zip(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True):
+            follow_config(state["param_groups"], self.optimizer_config, rate * factor(schedule["last_epoch"]))
+            schedule["base_lrs"] = [rate] * len(schedule["base_lrs"])
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.optimizer_config)

@@ -29,7 +29,8 @@ def non_finite_message(step: int, loss: float, groups: Sequence[dict[str, Any]],
     more = f" and {len(intervals) - _SHOWN_INTERVALS} more" if len(intervals) > _SHOWN_INTERVALS else ""
     return (
         f"Training stopped at step {step}: {what}. The batch was {shown}{more}. The weights are those before this "
-        "step. Lower optimizer.learning_rate or run.gradient_clip, or lengthen schedule.warmup_steps, and --resume."
+        "step. Lower optimizer.learning_rate or run.gradient_clip, or lengthen schedule.warmup_steps, and "
+        "--resume --allow-changes."
     )
 
 

@@ -76,6 +76,14 @@ def numbered_by_name(state: dict[str, Any], names: Sequence[str]) -> dict[str, A
     }
 
 
+def follow_config(groups: Sequence[dict[str, Any]], config: OptimizerConfig, rate: float) -> None:
+    """Set saved groups of `build_optimizer` to what `config` says, and their learning rate to `rate`."""
+    for group in groups:
+        group["lr"], group["initial_lr"] = rate, config.learning_rate
+        group["betas"], group["eps"] = config.betas, config.eps
+        group["weight_decay"] = config.weight_decay if group["name"] == DECAY else 0.0
+
+
 def schedule_factor(config: ScheduleConfig, total_steps: int | None) -> Callable[[int], float]:
     """Share of the learning rate at each step (0 is the first): (step + 1) / warmup_steps, then cosine or constant.
 

@@ -28,6 +28,10 @@ _FREE = (
 )
 
 
+# Keys that may change when they are meant to: how a run learns, not what.
+_ADJUSTABLE = ("optimizer.", "schedule.", "run.gradient_clip")
+
+
 def has_checkpoint(directory: Path) -> bool:
     """Whether a run's checkpoint folder holds something to resume from."""
     return (directory / LAST).is_file()
@@ -41,16 +45,22 @@ def find_checkpoint(directory: Path) -> Path:
     return path
 
 
-def check_same_run(path: Path, config: TrainConfig) -> None:
-    """Raise ConfigError if the checkpoint belongs to a run that learns something else; InputFileError if unreadable."""
+def check_same_run(path: Path, config: TrainConfig, *, allow_changes: bool = False) -> None:
+    """Raise ConfigError if the checkpoint belongs to a run that learns something else; InputFileError if unreadable.
+
+    allow_changes: of the optimizer, the schedule and the clipping, as after a NaN.
+    """
     with _readable(path):
         # Read and written again, so that a key which a newer version added has its default in it.
         saved = from_mapping(TrainConfig, _kept(path)["config"]).as_mapping()
     changed = [key for key in differences(saved, config.as_mapping()) if key not in _FREE]
-    if changed:
+    others = [key for key in changed if not key.startswith(_ADJUSTABLE)]
+    if others or (changed and not allow_changes):
+        remedy = "Resume with the same ones, or start anew with --force."
+        if not others:
+            remedy = "Resume with the same ones, or pass --allow-changes if that is what you want."
         raise ConfigError(
-            f"The run in {path.parent.parent} was made with other values of {', '.join(changed)}. "
-            "Resume with the same ones, or start anew with --force."
+            f"The run in {path.parent.parent} was made with other values of {', '.join(changed)}. {remedy}"
         )
 
 

@@ -43,11 +43,18 @@ class TrainResult:
     finished: bool = True
 
 
-def train(config: TrainConfig, *, resume: bool | Literal["auto"] = False, force: bool = False) -> TrainResult:
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool | Literal["auto"] = False,
+    force: bool = False,
+    allow_changes: bool = False,
+) -> TrainResult:
     """Run what `config` describes and leave the model with the fewest validation bits in `<output>/model`.
 
     resume: go on from the run's last checkpoint; "auto" begins the run if there is none, so that one command serves the
     first and every further part.   force: replace a run that stands in the output directory.
+    allow_changes: resume although optimizer, schedule or clipping are others than before; from here on they count.
     Nothing is written before the whole configuration has been checked against the genome. Of several processes the
     first writes; each returns the same.
 
@@ -64,7 +71,9 @@ def train(config: TrainConfig, *, resume: bool | Literal["auto"] = False, force:
         resume = has_checkpoint(directory / CHECKPOINTS)
         # What a run left that had not come to its first checkpoint.
         force = not resume and first and _is_run(directory)
-    checkpoint = _checkpoint_to_resume(config, resume=bool(resume), force=force) if first or resume else None
+    checkpoint = None
+    if first or resume:
+        checkpoint = _checkpoint_to_resume(config, resume=bool(resume), force=force, allow_changes=allow_changes)
     with genossm.genome.open(config.genome.path) as genome, own_group():
         if checkpoint is not None:
             check_same_reference(checkpoint, genome)
@@ -95,13 +104,13 @@ def train(config: TrainConfig, *, resume: bool | Literal["auto"] = False, force:
     return result
 
 
-def _checkpoint_to_resume(config: TrainConfig, *, resume: bool, force: bool) -> Path | None:
+def _checkpoint_to_resume(config: TrainConfig, *, resume: bool, force: bool, allow_changes: bool) -> Path | None:
     directory = config.output.directory
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it. Choose one.")
     if resume:
         checkpoint = find_checkpoint(directory / CHECKPOINTS)
-        check_same_run(checkpoint, config)
+        check_same_run(checkpoint, config, allow_changes=allow_changes)
         return checkpoint
     if directory.exists() and not force:
         raise OutputExistsError(

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 import genossm.training.fit as fit_module
 from genossm.cli.main import run
-from genossm.core.errors import InputFileError, OutputExistsError, RunInterruptedError, UsageError
+from genossm.core.errors import (
+    ConfigError,
+    InputFileError,
+    NumericsError,
+    OutputExistsError,
+    RunInterruptedError,
+    UsageError,
+)
 from genossm.core.strict import from_mapping
 from genossm.models import load
 from genossm.training import TrainConfig, TrainResult, train
@@ -118,11 +126,12 @@ def test_a_signal_ends_a_run_after_the_step_under_way(
 
 def test_a_second_interrupt_does_not_wait(make_config: Make, sent: Callable[..., None]) -> None:
     config = make_config()
+    handler = signal.getsignal(signal.SIGINT)
     sent(signal.SIGINT, 7, 2)
     with pytest.raises(RunInterruptedError, match="Stopped at once by a second SIGINT") as ended:
         train(config)
     assert ended.value.exit_code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     # What stands is the checkpoint before step 7.
     sent()
     assert train(config, resume=True).steps == 12
@@ -185,3 +194,37 @@ def test_resume_auto_does_not_touch_what_is_no_run(make_config: Make, tmp_path: 
     with pytest.raises(OutputExistsError):
         train(make_config(output__directory=str(precious)), resume="auto")
     assert (precious / "thesis.txt").exists()
+
+
+def test_a_run_goes_on_with_another_rate_only_if_that_is_meant(make_config: Make) -> None:
+    steady = {"schedule__kind": "constant", "schedule__warmup_steps": 0}
+    train(make_config(run__max_steps=4, **steady))
+    changed = {"run__max_steps": 8, "optimizer__learning_rate": 0.003, "optimizer__weight_decay": 0.7}
+    with pytest.raises(ConfigError, match=r"other values of optimizer\.learning_rate, .*pass --allow-changes"):
+        train(make_config(**changed), resume=True)
+    with pytest.raises(ConfigError, match=r"other values of data\.window, .* Resume with the same ones, or start anew"):
+        train(make_config(data__window=16, **changed), resume=True, allow_changes=True)
+    config = make_config(data__window=32, **changed)
+    train(config, resume=True, allow_changes=True)
+    rates = {int(row["step"]): row["learning_rate"] for row in rows(config.output.directory) if row["learning_rate"]}
+    assert rates == {2: "0.01", 4: "0.01", 6: "0.003", 8: "0.003"}
+    saved = torch.load(config.output.directory / "checkpoints/last.ckpt", weights_only=True)
+    decays = {group["name"]: group["weight_decay"] for group in saved["optimizer_states"][0]["param_groups"]}
+    assert decays == {"decay": 0.7, "no_decay": 0.0}
+    # The averages of the steps before were kept: the optimizer has seen all eight.
+    assert all(entry["step"] == 8 for entry in saved["optimizer_states"][0]["state"].values())
+
+
+def test_what_the_error_of_a_nan_advises_works(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Poison(Callback):
+        def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.global_step == 7:
+                for parameter in pl_module.parameters():
+                    parameter.grad = torch.full_like(parameter, torch.nan)
+
+    build = fit_module.build_trainer
+    monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, Poison()]))
+    with pytest.raises(NumericsError, match=r"Lower optimizer\.learning_rate .* and --resume --allow-changes"):
+        train(make_config())
+    monkeypatch.setattr(fit_module, "build_trainer", build)
+    assert train(make_config(optimizer__learning_rate=0.001), resume=True, allow_changes=True).steps == 12

@@ -167,7 +167,7 @@ def test_step_sizes_that_run_away_are_warned_of_before_the_nan(caplog: pytest.Lo
         steps_with(explode, caplog, steps=400)
     warnings = [record.message for record in caplog.records]
     assert re.match(r"Step \d+: the (states|gradients of the step sizes \(dt_proj\)) of block 1 have", warnings[0])
-    assert "Lower optimizer.learning_rate or run.gradient_clip" in warnings[0]
+    assert "lower optimizer.learning_rate or run.gradient_clip" in warnings[0]
     # Once an episode, though it went on until the numbers ended.
     assert 1 <= len(warnings) <= 6
 

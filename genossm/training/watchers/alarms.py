@@ -18,7 +18,8 @@ _TENFOLD = math.log(10.0)
 _LOSS, _NORM = "loss", "norm"
 _CALM_STEPS, _CALM_LOOKS = 50, 5
 _REMEDY = (
-    "Lower optimizer.learning_rate or run.gradient_clip, or lengthen schedule.warmup_steps, if it does not come back"
+    "If it does not come back: stop (Ctrl-C), lower optimizer.learning_rate or run.gradient_clip, and go on with "
+    "--resume --allow-changes"
 )
 _WORDS = {
     _LOSS: "the loss is {value:.4g} bits per base, {usual:.4g} are usual; the step read {windows}. " + _REMEDY,
