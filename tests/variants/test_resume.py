@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import resource
 import shlex
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import genossm.genome
-from genossm.core.errors import GenossmError, InputFileError, OutputExistsError, ResumeError, UsageError
+from genossm.core.errors import GenossmError, InputFileError, OutputError, OutputExistsError, ResumeError, UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.variants import FilePolicy, ScoringOptions, Summary, files, score_file
@@ -319,3 +320,25 @@ def test_an_unfinished_run_is_not_overwritten(
         run(model, chromosome, vcf, tmp_path / "out.vcf")
     assert run_in_process(*arguments, "--force")[0] == 0
     assert not journal_path(tmp_path / "out.vcf").exists()
+
+
+@pytest.mark.parametrize("suffix", [".vcf", ".vcf.gz", ".bcf"])
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    model: SequenceModel, chromosome: Genome, vcf: Path, tmp_path: Path, suffix: str
+) -> None:
+    """A limit on the size of a file stands for a disk that is full."""
+    whole, target = tmp_path / f"whole{suffix}", tmp_path / f"out{suffix}"
+    run(model, chromosome, vcf, whole)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(4000, whole.stat().st_size // 2), hard))
+    try:
+        with pytest.raises(OutputError, match=r"Cannot write .*out.*: File too large"):
+            run(model, chromosome, vcf, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    left = read_journal(target)
+    assert left is not None
+    assert left.blocks > 0
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-") or path == target]
+    run(model, chromosome, vcf, target, resume=True)
+    assert target.read_bytes() == whole.read_bytes()
