@@ -19,6 +19,7 @@ from genossm.nn.state import LayerState
 # run the scan twice, so that it pays only where a call costs more than its arithmetic.
 _AT_ONCE = {"cuda": 16}
 _AT_ONCE_BYTES = 1 << 30
+_SHORTEST_CHUNK = 16
 
 Sequences = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """u, delta, B, C and z, as `Mamba1.scan` takes them."""
@@ -54,8 +55,8 @@ def mix_keeping(
         return y, LayerState(after, memory), LayerState(after[:0], memory[:0])
     step = _common_step(wanted.places)
     chunks = (max(wanted.places) - min(wanted.places)) // step if step else 0
-    large = chunks * state.scan.nbytes > _AT_ONCE_BYTES
-    if len(wanted.places) < _AT_ONCE.get(x.device.type, 1 << 62) or not chunks or large:
+    unfit = step < _SHORTEST_CHUNK or not chunks or chunks * state.scan.nbytes > _AT_ONCE_BYTES
+    if unfit or len(wanted.places) < _AT_ONCE.get(x.device.type, 1 << 62):
         y, memory, scans = _one_by_one(mixer, sequences, state.scan, wanted, reverse)
     else:
         y, memory = mixer.scan(*sequences, state.scan, reverse=reverse)

@@ -39,6 +39,7 @@ def make_stack(causal: bool, **choices: object) -> Stack:
 def way_to_many_places(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU finds the states at many places together; here both ways are taken."""
     monkeypatch.setattr(keeping, "_AT_ONCE", request.param)
+    monkeypatch.setattr(keeping, "_SHORTEST_CHUNK", 1)
 
 
 @pytest.fixture(scope="module", params=CHOICES.values(), ids=list(CHOICES))
