@@ -77,13 +77,7 @@ def measure_context(
     places: tells the classes of places apart; one class without.   keep: contexts whose single values are kept.
     Raises: ConfigError if regions share a base, nothing can be scored, or `keep` is not among the contexts.
     """
-    refuse_overlaps({"test": regions})
-    absent = sorted(set(keep) - set(contexts))
-    if not regions or not contexts or absent:
-        raise ConfigError(
-            f"{len(regions)} regions, {len(contexts)} contexts, and {absent} to be kept but not measured; wanted at "
-            "least one of each, and of what is kept that it is measured."
-        )
+    _require_something_to_measure(regions, contexts, keep)
     names = places.names if places else (ALL_PLACES,)
     kinds = [places.of(genome, region) if places else np.zeros(len(region), np.uint8) for region in regions]
     nats: list[NDArray[np.float64]] = []
@@ -117,6 +111,16 @@ def measure_context(
         counts,
         kept,
     )
+
+
+def _require_something_to_measure(regions: Sequence[Interval], contexts: Sequence[int], keep: Sequence[int]) -> None:
+    refuse_overlaps({"test": regions})
+    absent = sorted(set(keep) - set(contexts))
+    if not regions or not contexts or absent:
+        raise ConfigError(
+            f"{len(regions)} regions, {len(contexts)} contexts, and {absent} to be kept but not measured; wanted at "
+            "least one of each, and of what is kept that it is measured."
+        )
 
 
 def _tabulate(
@@ -164,14 +168,8 @@ def run_evaluate_context(
         judged = parse_regions(genome, regions)
         places = read_places(places_path) if places_path else None
         hiding = Hiding(seed=seed) if mask_fraction is None else Hiding(mask_fraction, seed)
-        digest = None
         if model_path is not None:
-            from genossm.models.loading import MODEL_FILES, find_directory, load
-
-            refuse_learnt_regions(find_directory(model_path, files=MODEL_FILES), genome, judged)
-            model = load(model_path, device=device)
-            digest = model.digest()
-            method = model_method(model, genome, name or Path(model_path).name, hiding=hiding)
+            method = _loaded(model_path, genome, judged, hiding, name=name, device=device)
         else:
             from genossm.evaluation.context_baselines import baseline_method
 
@@ -181,6 +179,17 @@ def run_evaluate_context(
         found = measure_context(
             method, genome, judged, contexts, places=places, keep=keep, block=block, progress=progress
         )
+        digest = method.details.get("digest")
         provenance = Provenance(seed=seed, model_digest=digest, reference_digest=genome.reference_digest)
     write_context(found, output, provenance=provenance, force=force)
     return found
+
+
+def _loaded(
+    path: str, genome: Genome, judged: Sequence[Interval], hiding: Hiding, *, name: str | None, device: str | None
+) -> ContextMethod:
+    """The model at `path`, once it is known that it learnt nothing of what is judged."""
+    from genossm.models.loading import MODEL_FILES, find_directory, load
+
+    refuse_learnt_regions(find_directory(path, files=MODEL_FILES), genome, judged)
+    return model_method(load(path, device=device), genome, name or Path(path).name, hiding=hiding)

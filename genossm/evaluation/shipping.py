@@ -74,17 +74,9 @@ def ship(
         rounding = _measure_rounding(exact.to(device), rounded.to(device), genome, judged, context)
         contigs = {c: {"length": genome.length(c), "md5": genome.digest(c)} for c in genome.contigs}
     _require_room(folder, name, sum(tensor.nbytes for tensor in stored.values()))
-    extra = {
-        **record.extra,
-        "name": name,
-        "summary": summary,
-        "parameters": exact.num_parameters(),
-        "config_file": config_file,
-        "contigs": contigs,
-        "source_digest": exact.digest(),
-        "loaded_digest": rounded.digest(),
-        "rounding": rounding,
-    }
+    extra = {**record.extra, "name": name, "summary": summary, "config_file": config_file, "contigs": contigs}
+    extra |= {"parameters": exact.num_parameters(), "rounding": rounding}
+    extra |= {"source_digest": exact.digest(), "loaded_digest": rounded.digest()}
     provenance = replace(record, model_digest=stored_digest, extra=extra)
     figures = _figures(provenance, rounding)
     measured = _part_for(exact.objective, evaluation)
