@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from genossm.cli.scoring import counting, scoring_options
+from genossm.cli.scoring import counting, heads_options, scoring_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--max", "most", default=1.0, show_default=True, help="Largest value of the INFO field.")
 @click.option("--scored", is_flag=True, help="The file holds scores of the same settings already: take these.")
 @scoring_options
+@heads_options
 @click.option("--force", is_flag=True, help="Replace what the file holds of the same settings.")
 def command(
     background: str,

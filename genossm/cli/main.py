@@ -18,7 +18,7 @@ COMMANDS: Commands = {
     "convert": ("genossm.cli.convert", "Import another author's Mamba checkpoint as a genossm model directory."),
     "evaluate": ("genossm.cli.evaluate", "Measure bits per base, or scores against allele frequency."),
     "genome": ("genossm.cli.genome", "Build and inspect genome stores."),
-    "head": ("genossm.cli.head", "Train and list variant-effect heads."),
+    "head": ("genossm.cli.head", "Train, fine-tune and list variant-effect heads."),
     "ism": ("genossm.cli.ism", "Score every substitution of a region: a table, a heat map, a logo."),
     "models": ("genossm.cli.models", "List the pretrained models that come with genossm, and their cards."),
     "report": ("genossm.cli.report", "Write a self-contained HTML page from results."),

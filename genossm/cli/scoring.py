@@ -32,6 +32,15 @@ def context_bases(ctx: click.Context, parameter: click.Parameter, value: str) ->
     return int(value)
 
 
+def batch_rows(ctx: click.Context, parameter: click.Parameter, value: str) -> int | None:  # noqa: ARG001
+    """A number of alternatives; None for `auto`."""
+    if value == "auto":
+        return None
+    if not (value.isascii() and value.isdigit()):
+        raise click.BadParameter(f"{value!r}: wanted a number of alternatives or `auto`.")
+    return int(value)
+
+
 _OPTIONS = (
     click.option(
         "-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip), 2bit or store."
@@ -69,18 +78,25 @@ _OPTIONS = (
     ),
     click.option("--exact", is_flag=True, help="Read whole windows anew for every allele."),
     click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone."),
-    click.option("--batch-size", type=int, metavar="N", help="Alternatives in one pass.  [default: by their length]"),
+    click.option(
+        "--batch-size",
+        default="auto",
+        show_default=True,
+        callback=batch_rows,
+        metavar="N",
+        help="Alternatives in one pass; auto goes by their length and the device.",
+    ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
 )
 
 
-_EXTRAS = (
-    click.option(
-        "--calibration",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="Quantiles by this file of `genossm calibrate`.  [default: the model directory's own, for equal settings]",
-    ),
+_CALIBRATION = click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Quantiles by this file of `genossm calibrate`.  [default: the model directory's own, for equal settings]",
+)
+_HEADS = (
     click.option("--heads", type=click.Path(path_type=Path), metavar="FOLDER", help="Heads beside the model's own."),
     click.option(
         "--covariates",
@@ -125,11 +141,16 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def extras_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator, below `scoring_options`: what scores may need beside a model; it goes into the `request`."""
-    for option in reversed(_EXTRAS):
+def heads_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator, below `scoring_options`: where heads are, and what they are told; it goes into the `request`."""
+    for option in reversed(_HEADS):
         function = option(function)
     return function
+
+
+def extras_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator, below `scoring_options`: all that scores may need beside a model; it goes into the `request`."""
+    return _CALIBRATION(heads_options(function))
 
 
 @contextmanager

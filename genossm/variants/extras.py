@@ -15,7 +15,7 @@ from genossm.core.provenance import file_sha256
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Placement, Variant
-from genossm.variants.calibration import Calibration, Entry, allele_kind, quantile_tag, rounded, settings_of
+from genossm.variants.calibration import Calibration, Entry, Settings, allele_kind, quantile_tag, rounded, settings_of
 from genossm.variants.heads.covariates import covariate_matrix
 from genossm.variants.heads.features import PairMeans
 from genossm.variants.heads.head import VariantHead
@@ -138,6 +138,17 @@ def head_settings(model: SequenceModel, options: ScoringOptions) -> dict[str, An
     return settings
 
 
+def calibrated_settings(
+    model_digest: str, reference_digest: str, options: ScoringOptions, heads: Sequence[VariantHead]
+) -> dict[str, Settings]:
+    """What decides the numbers of each method and head, by the method's name, as JSON holds it."""
+    found = {name: settings_of(model_digest, reference_digest, name, options) for name in options.methods}
+    for head in heads:
+        own = found[str(head.settings["method"])]
+        found[head.method.name] = {**own, "method": head.method.name, "head": head.digest()}
+    return found
+
+
 def head_methods(extras: Extras) -> tuple[Method, ...]:
     """What headers say of heads, and of the table that they are told from."""
     methods = tuple(head.method for head in extras.heads)
@@ -160,11 +171,8 @@ class Quantiles:
     ) -> None:
         self._entries: list[dict[str, Entry]] = [{} for _ in plain]
         if extras is not None and extras.calibration is not None:
-            digests = model.digest(), genome.reference_digest
-            settings = {method: settings_of(*digests, method, options) for method, _ in plain if method in METHODS}
-            self._entries = [
-                extras.calibration.find(tag, settings[method]) if method in settings else {} for method, tag in plain
-            ]
+            settings = calibrated_settings(model.digest(), genome.reference_digest, options, extras.heads)
+            self._entries = [extras.calibration.find(tag, settings[method]) for method, tag in plain]
         found = zip(plain, self._entries)
         self.tags: tuple[Tag, ...] = tuple(
             one for (_, tag), entries in found for one in (tag, *([quantile_tag(tag, entries)] if entries else []))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genossm.core.errors import UsageError
-from genossm.variants.calibration import FILE_NAME, Calibration, load_calibration, settings_of
+from genossm.variants.calibration import FILE_NAME, load_calibration
 from genossm.variants.options import ScoringOptions
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Request:
             self.model, options.heads, calibration=self.calibration, heads=self.heads, covariates=self.covariates
         )
         if self.calibration is not None and extras.calibration is not None:
-            _require_calibrated(extras.calibration, model, genome, options)
+            _require_calibrated(extras, model, genome, options)
         return extras
 
 
@@ -88,12 +88,12 @@ def load_extras(
     )
 
 
-def _require_calibrated(
-    calibration: Calibration, model: SequenceModel, genome: Genome, options: ScoringOptions
-) -> None:
-    digests = model.digest(), genome.reference_digest
-    asked = [settings_of(*digests, method, options) for method in options.methods]
-    if not any(calibration.holds(settings) for settings in asked):
+def _require_calibrated(extras: Extras, model: SequenceModel, genome: Genome, options: ScoringOptions) -> None:
+    from genossm.variants.extras import calibrated_settings
+
+    calibration = extras.calibration
+    asked = list(calibrated_settings(model.digest(), genome.reference_digest, options, extras.heads).values())
+    if calibration is not None and not any(calibration.holds(settings) for settings in asked):
         raise UsageError(
             f"{calibration.name} is no calibration of these settings: {calibration.difference(asked)}. Calibrate with "
             "the same model, reference and options, or leave --calibration out."

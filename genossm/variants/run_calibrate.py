@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,12 @@ from genossm.variants.calibration import (
     KINDS,
     Calibration,
     Entry,
+    Settings,
     allele_kind,
     load_calibration,
     rounded,
-    settings_of,
 )
-from genossm.variants.info_fields import allele_number, allele_text, info_fields
+from genossm.variants.info_fields import allele_covariates, allele_number, allele_text, info_fields
 from genossm.variants.locate import BLOCK, Allele
 from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
@@ -36,6 +36,7 @@ from genossm.variants.vcf_input import Record, VcfInput, open_vcf
 
 if TYPE_CHECKING:
     from genossm.models import SequenceModel
+    from genossm.variants.extras import Extras
     from genossm.variants.scorer import Scorer
 
 FEWEST = 100
@@ -110,12 +111,15 @@ def run_calibrate(
     cannot be read, was scored under other settings, or holds too few alleles of the background; OutputExistsError for
     settings that are calibrated already, without `force`; WrongAssemblyError.
     """
+    from genossm.variants.extras import calibrated_settings
+
     path = target or calibration_path(request.model)
     before = load_calibration(path) if path.exists() else Calibration([], name=str(path))
     summary = CalibrationSummary(path)
     with genossm.genome.open(request.reference) as genome:
         model, options = request.open_model()
-        scorer = _scorer(model, genome, options, request.batch_size)
+        extras = replace(request.extras(model, genome, options), calibration=None)
+        scorer = _scorer(model, genome, options, request.batch_size, extras)
         digests = model.digest(), genome.reference_digest
         with open_vcf(background.source) as vcf:
             if background.scored:
@@ -124,7 +128,8 @@ def run_calibrate(
             else:
                 found = _score(vcf, scorer, background, summary)
             scores = _collected(found, summary, progress)
-        entries = _entries(scores, scorer, digests, background, summary)
+        settings = calibrated_settings(*digests, scorer.options, extras.heads)
+        entries = _entries(scores, scorer, settings, background, summary)
         provenance = Provenance(model_digest=digests[0], reference_digest=digests[1])
         before.joined(entries, force=force).save(path, provenance=provenance, force=path.exists())
     return summary
@@ -146,10 +151,12 @@ _Numbered = tuple[str, str, Sequence[float | None]]
 """(REF, ALT, a number of every field) of an allele of the background."""
 
 
-def _scorer(model: SequenceModel, genome: Genome, options: ScoringOptions, batch_size: int | None) -> Scorer:
+def _scorer(
+    model: SequenceModel, genome: Genome, options: ScoringOptions, batch_size: int | None, extras: Extras
+) -> Scorer:
     from genossm.variants.scorer import Scorer
 
-    return Scorer(model, genome, options, batch_size=batch_size)
+    return Scorer(model, genome, options, batch_size=batch_size, extras=extras)
 
 
 def _chosen(vcf: VcfInput, background: Background, summary: CalibrationSummary) -> Iterator[tuple[Record, int]]:
@@ -169,7 +176,11 @@ def _score(vcf: VcfInput, scorer: Scorer, background: Background, summary: Calib
     check = AssemblyCheck(vcf.name, scorer.genome)
     chosen = _chosen(vcf, background, summary)
     while block := list(islice(chosen, BLOCK)):
-        alleles = [Allele(record.contig, record.pos1, record.ref, record.alts[number]) for record, number in block]
+        told = scorer.covariate_names
+        alleles = [
+            Allele(record.contig, record.pos1, record.ref, record.alts[number], allele_covariates(record, told)[number])
+            for record, number in block
+        ]
         located = [scorer.locate(one) for one in alleles]
         check.add(alleles[0].contig, located)
         check.settle(final=len(block) < BLOCK)
@@ -223,7 +234,7 @@ def _collected(
 
 
 def _entries(
-    scores: Scores, scorer: Scorer, digests: tuple[str, str], background: Background, summary: CalibrationSummary
+    scores: Scores, scorer: Scorer, settings: dict[str, Settings], background: Background, summary: CalibrationSummary
 ) -> list[Entry]:
     described = background.described()
     fields = [(method.name, tag) for method in scorer.methods for tag in method.tags]
@@ -234,8 +245,7 @@ def _entries(
         if count < FEWEST:
             continue
         for (method, tag), column in zip(fields, scores[kind], strict=True):
-            settings = settings_of(*digests, method, scorer.options)
-            entries.append(Entry(tag.name, kind, settings, Sketch.of(column), described))
+            entries.append(Entry(tag.name, kind, settings[method], Sketch.of(column), described))
     if not summary.alleles and background.info_key:
         raise InputFileError(
             f"No allele of {background.source} has {background.info_key} from {background.least:g} to "

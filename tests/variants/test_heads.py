@@ -274,6 +274,15 @@ def test_commands(
         )
         assert "genossm_head_rare_or_not=sha256:" in str(file.header)
         in_vcf = [record.info["GENOSSM_RARE_OR_NOT"][0] for record in file]
+    # A head's number has its quantile too, once it is calibrated.
+    assert command("calibrate", vcf, "--info-key", "AF", *usual, *methods)[0] == 0
+    assert command("score", vcf, *usual, *methods, "-o", tmp_path / "q.vcf")[0] == 0
+    with pysam.VariantFile(str(tmp_path / "q.vcf")) as file:
+        rows_of = [(r.info["GENOSSM_RARE_OR_NOT"][0], r.info.get("GENOSSM_RARE_OR_NOT_Q", (None,))[0]) for r in file]
+    pairs = np.array([pair for pair in rows_of if pair[1] is not None])
+    assert len(pairs) > 200
+    np.testing.assert_allclose(pairs[:, 1], [(pairs[:, 0] <= one).mean() for one in pairs[:, 0]], atol=1e-5)
+    (folder / "calibration.safetensors").unlink()
     # The same through a table whose covariate stands in a table of its own, and through a frame's column.
     with pysam.VariantFile(str(vcf)) as file:
         rows = [(r.chrom, r.pos, r.ref, (r.alts or ("",))[0], r.info["DIST"]) for r in file]
