@@ -131,7 +131,9 @@ def self_test_command(model: str | None, device: str) -> None:
     metavar="FILE.bed",
     help="Records in these intervals alone.",
 )
-@click.option("--variant", "variants", multiple=True, metavar="20:123:A>G", help="Score this one; may be repeated.")
+@click.option(
+    "--variant", "variants", multiple=True, metavar="'20:123:A>G'", help="Score this one; quoted; may be repeated."
+)
 @click.option(
     "--check-ref",
     default="w",
