@@ -2,13 +2,14 @@
 
 Each rank scans its part from a zero state. Linear as the recurrence is, the state that truly enters adds
 C[t] exp(A (dt[1] + ... + dt[t])) state to the outputs, and nothing else: a scan without inputs from that state. It is
-run over the part's beginning only, up to where the exponential is below the least normal number in every channel; ours
-and the processor's arithmetic take such terms for zero. Where that comes before the part's end, nothing that entered
-leaves it either.
+run over the part's beginning only, up to where the exponential is below the square of the rounding unit in every
+channel: what is left of the state is then as far below rounding as rounding is below the state. Where that comes before
+the part's end, nothing that entered leaves it either.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +18,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from genossm.nn.norm import at_least_float32
 from genossm.parallel.exchange import EnteringState
 from genossm.parallel.group import ContextGroup
 from genossm_kernels import selective_scan
 
-# -log of the least normal number.
-_VANISHED = {torch.float32: 88.0, torch.float64: 709.0}
-_FIRST_LOOK, _LONGEST_LOOK = 4096, 65536
+# -log of the square of the rounding unit, 2^-24 and 2^-53.
+_VANISHED = {dtype: -2 * math.log(torch.finfo(dtype).eps / 2) for dtype in (torch.float32, torch.float64)}
+_FIRST_LOOK, _CHUNK = 4096, 65536
 
 
 class Reach(NamedTuple):
@@ -58,6 +60,7 @@ def scan_part(
     if torch.is_autocast_enabled(u.device.type) and u.dtype != torch.float64:
         # What the scan does with them, so that the decay is of the same step sizes.
         delta = delta.to(torch.get_autocast_dtype(u.device.type))
+    delta_bias = at_least_float32(delta_bias)
     if group.processed_before(reverse=reverse):
         reach = find_reach(delta, delta_bias, A, reverse=reverse)
     else:
@@ -84,15 +87,22 @@ def find_reach(delta: Tensor, delta_bias: Tensor, A: Tensor, *, reverse: bool) -
     dtype = torch.promote_types(delta.dtype, torch.float32)
     slowest = A.detach().abs().amin(dim=1)
     sums = torch.zeros(batch, channels, dtype=dtype, device=delta.device)
-    done, ahead = 0, _FIRST_LOOK
-    while done < length:
-        stop = min(length, done + ahead)
-        now = slice(length - stop, length - done) if reverse else slice(done, stop)
-        sums += _step_sizes(delta[:, now], delta_bias).sum(1)
-        done, ahead = stop, min(stop, _LONGEST_LOOK)
-        if bool((sums * slowest).amin() > _VANISHED[dtype]):
+    done, target = 0, min(length, _FIRST_LOOK)
+    while True:
+        while done < target:
+            stop = min(target, done + _CHUNK)
+            now = slice(length - stop, length - done) if reverse else slice(done, stop)
+            sums += _step_sizes(delta[:, now], delta_bias).sum(1)
+            done = stop
+        exponent = float((sums * slowest).amin())
+        if exponent > _VANISHED[dtype]:
             return Reach(slice(length - done, length) if reverse else slice(0, done), False, sums)
-    return Reach(slice(0, length), True, sums)
+        if done == length:
+            return Reach(slice(0, length), True, sums)
+        # Where it will be there at this pace, and a little further: a look makes a GPU wait.
+        pace = exponent / done
+        wanted = 1.05 * _VANISHED[dtype] / pace if pace * length > 1 else length
+        target = min(length, max(math.ceil(wanted), done + _FIRST_LOOK))
 
 
 def _one_step(delta: Tensor, *, reverse: bool) -> Reach:
@@ -105,7 +115,8 @@ def _one_step(delta: Tensor, *, reverse: bool) -> Reach:
 
 
 def _step_sizes(delta: Tensor, delta_bias: Tensor) -> Tensor:
-    return F.softplus(delta.to(torch.promote_types(delta.dtype, torch.float32)) + delta_bias)
+    # The bias is at least float32, and so is the sum.
+    return F.softplus(delta + delta_bias)
 
 
 class _Steps(torch.autograd.Function):
@@ -131,10 +142,10 @@ class _Steps(torch.autograd.Function):
         grad_A = (grad_exponent * ctx.reach.sums[..., None]).sum(0)
         grad_sums = (grad_exponent * A).sum(-1)[:, None]
         grad_bias = torch.zeros_like(delta_bias)
-        for first in range(0, delta.shape[1], _LONGEST_LOOK):
-            now = slice(first, first + _LONGEST_LOOK)
-            # The slope of softplus(x) is 1 - exp(-softplus(x)).
-            grad_steps = grad_sums * -torch.expm1(-_step_sizes(delta[:, now], delta_bias))
+        for first in range(0, delta.shape[1], _CHUNK):
+            now = slice(first, first + _CHUNK)
+            # The slope of softplus is the logistic function.
+            grad_steps = torch.sigmoid_(delta[:, now] + delta_bias).mul_(grad_sums)
             grad_delta[:, now] += grad_steps
             grad_bias += grad_steps.sum((0, 1)).to(grad_bias.dtype)
         return grad_delta, grad_bias, grad_A.to(A.dtype), None

@@ -5,7 +5,7 @@
 Prints a JSON line a measurement: milliseconds (the slowest rank's), peak memory (the fullest rank's) and, over several
 devices, `efficiency`: what one device takes for its length, over what they take together for as many lengths. Steps are
 whole: forward, loss, backward, sum of gradients over the ranks, AdamW; bfloat16 autocast on a GPU. With `initial` step
-sizes a state is felt for some 90,000 positions, with `slow` ones (dt from 1e-5) across whole parts, the worst case.
+sizes a state is felt for some 35,000 positions, with `slow` ones (dt from 1e-5) across whole parts, the worst case.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _measured(
                 torch.cuda.reset_peak_memory_stats(device)
             for _ in range(repeats):
                 if split:
-                    dist.barrier(group.group)
+                    dist.all_reduce(torch.zeros(1, device=device), group=group.group)
                 found.append(_timed(step, device))
             peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
         except torch.cuda.OutOfMemoryError:
