@@ -92,6 +92,8 @@ def score_file(
         identity = _identity(run, vcf.header, policy, block, model, batch_size)
         if personal is not None:
             identity["alleles of the haplotypes"] = personal.haplotypes.digest()
+        if extras is not None and extras.covariates is not None:
+            identity["covariates"] = extras.covariates.digest
         journal = stack.enter_context(_open_journal(source, target, identity, policy))
         job = Job(
             scorer,
@@ -161,7 +163,8 @@ def _identity(
     device = next(model.parameters()).device
     facts: dict[str, object] = {
         **run.facts(),
-        "numbers": ",".join(tag.name for tag in run.tags or ()),
+        # What a quantile refers to is in its field's description.
+        "numbers": "; ".join(tag.info_line() for tag in run.tags or ()),
         "header of the input": _sha256(b"\n".join(header)),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,

@@ -39,7 +39,8 @@ def test_plan_of_the_shipped_configuration(tmp_path: Path, inputs: Path, workflo
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^(?:local)?rule (\w+):", done.stdout, re.M) == ["genome_store", "score", "summary", "all"]
     assert (
-        "genossm score -f results/genome/reference.zarr -m demo/run/model --context 8192 --check-ref w" in done.stdout
+        "genossm score --resume -f results/genome/reference.zarr -m demo/run/model --context 8192 --check-ref w"
+        in done.stdout
     )
 
 

@@ -28,5 +28,5 @@ rule score:
         "../envs/genossm.yaml"
     shell:
         "OMP_NUM_THREADS={threads} NUMBA_NUM_THREADS={threads} "
-        "genossm score -f {input.genome:q} -m {params.model:q} {params.options} {input.vcf:q} "
+        "genossm score --resume -f {input.genome:q} -m {params.model:q} {params.options} {input.vcf:q} "
         "-o {output.vcf:q} --summary {output.counts:q} > {log:q} 2>&1"
