@@ -78,7 +78,7 @@ class RunConfig:
     context_parallel: devices that read each window together, a stretch each, so that a device needs the memory of its
         stretch alone; the others share the batch. It divides devices * nodes.
     strategy: what several devices do with the weights: "ddp" has all of them on each, "fsdp" spreads weights and
-        optimizer over them (GPUs); "auto" is ddp. One device has them all in any case.
+        optimizer over them; "auto" is ddp. One device has them all in any case.
     validate_every, checkpoint_every, log_every: steps.
     watch_every: steps between measurements of gradient norms by block and of states, which go to watch.csv and are
         warned of when they grow; null for none.
