@@ -73,7 +73,8 @@ class Entry:
 
 def quantile_tag(tag: Tag, entries: Mapping[str, Entry]) -> Tag:
     """The field of a number's quantile: GENOSSM_Q of GENOSSM_LLR, else the field's name and _Q.   entries: by kind."""
-    backgrounds = "; ".join(sorted({entry.name for entry in entries.values()}))
+    names = {f"{entry.name} (sha256 {entry.background['sha256'][:12]})" for entry in entries.values()}
+    backgrounds = "; ".join(sorted(names))
     counts = ", ".join(f"{entry.sketch.count} {kind}" for kind, entry in entries.items())
     error = max(entry.sketch.largest_error for entry in entries.values())
     return Tag(
