@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # The word of the counter that keeps walks apart from windows (0), the order of windows (1) and masks (2).
 _STREAM = 3
+# The sample number of a row that reads nothing.
+IDLE = -1
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,10 @@ class ContigSweep:
         return self.segment(sample).interval
 
     def batches(self, rows: int, *, rank: int = 0, ranks: int = 1) -> list[list[int]]:
-        """Sample numbers of the batches of one rank, in order; `rows` are those of one rank."""
+        """Sample numbers of the batches of one rank, in order; `rows` are those of one rank.
+
+        A rank for which no stretch is left has one batch of one row that is `IDLE`, since loaders may not be empty.
+        """
         walks: list[list[int]] = [[] for _ in range(rows * ranks)]
         shortest = [(0, number) for number in range(len(walks))]
         for stretch in sorted(self._samples, key=len, reverse=True):
@@ -166,7 +171,9 @@ class ContigSweep:
             walks[number] += stretch
             heapq.heappush(shortest, (length + len(stretch), number))
         mine = sorted((walk for walk in walks[rank::ranks] if walk), key=len, reverse=True)
-        steps = len(mine[0]) if mine else 0
+        if not mine:
+            return [[IDLE]]
+        steps = len(mine[0])
         return [[walk[step] for walk in mine if step < len(walk)] for step in range(steps)]
 
 
@@ -178,7 +185,7 @@ class SegmentItem(WindowItem):
 
 
 class SegmentDataset(Dataset[SegmentItem]):
-    """Item n is the segment that the plan gives sample number n.
+    """Item n is the segment that the plan gives sample number n; `IDLE` is one without a base to predict.
 
     soft_mask: what soft-masked bases count; None if all bases count alike.
     """
@@ -193,9 +200,11 @@ class SegmentDataset(Dataset[SegmentItem]):
         self.genome, self.plan, self.tokenizer, self.soft_mask = genome, plan, tokenizer, soft_mask
 
     def __getitem__(self, index: int) -> SegmentItem:
-        segment = self.plan.segment(index)
+        segment = self.plan.segment(max(index, 0))
         interval = segment.interval
         ids = np.full(self.plan.window + 1, self.tokenizer.pad_id, np.uint8)
+        if index == IDLE:
+            return SegmentItem(ids, interval, index, begins=True)
         filled = ids[: len(interval) + 1]
         if segment.begins:
             ids[0] = self.tokenizer.bos_id
