@@ -43,8 +43,10 @@ class Request:
         from genossm.variants.self_test import require_device
 
         model = load_model(self.model, self.device)
+        # Options that cannot be are told at once, before anything is run.
+        options = options_for(model, self.options, horizon_given=self.horizon_given)
         require_device(model)
-        return model, options_for(model, self.options, horizon_given=self.horizon_given)
+        return model, options
 
     def extras(self, model: SequenceModel, genome: Genome, options: ScoringOptions) -> Extras:
         """Raises: as `load_extras`, and UsageError for a calibration that was named and is for other settings."""
