@@ -193,6 +193,29 @@ def test_scan_reads_slices_of_a_projection_in_place(device: torch.device) -> Non
     assert torch.equal(results[0], results[2])
 
 
+def test_a_state_alone_is_scanned_over_a_stretch_without_memory_for_inputs(device: torch.device) -> None:
+    """Inputs that have strides of zero, stretches of longer rows, and copies of both: the same bits."""
+    names, stretch = ("u", "delta", "B", "C", "z", "A", "delta_bias", "initial_state"), slice(40, 240)
+    found = Scan(batch=2).tensors()
+    u, delta, B, C, z, A, bias, state = (found[name].to(device) for name in names)  # type: ignore[union-attr]
+    gate = torch.cat([u, z], dim=-1).chunk(2, dim=-1)[1]
+    nothing, no_map = (torch.zeros_like(tensor[:1, :1]).expand_as(tensor[:, stretch]) for tensor in (u, B))
+    views = [nothing, no_map, *(tensor[:, stretch] for tensor in (delta, C, gate))]
+
+    def run(u: torch.Tensor, B: torch.Tensor, *rows: torch.Tensor) -> list[torch.Tensor]:
+        leaves = [tensor.detach().requires_grad_() for tensor in (*rows, A, bias, state)]
+        delta, C, z, *others = leaves
+        y = selective_scan(
+            u, delta, others[0], B, C, None, z, others[1], initial_state=others[2], reverse=True, backend="cuda"
+        )
+        return [y, *torch.autograd.grad(y.square().sum(), leaves)]
+
+    assert not any(tensor.is_contiguous() for tensor in views)
+    for of_views, of_copies in zip(run(*views), run(*(tensor.contiguous() for tensor in views)), strict=True):
+        assert torch.equal(of_views, of_copies)
+        assert of_views.abs().sum() > 0
+
+
 def test_packed_sequences_equal_separate_ones(device: torch.device) -> None:
     """Forward and backward: nothing passes a boundary, wherever it falls in a segment or tile."""
     lengths = (1, 130, 37, 96)
