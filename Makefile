@@ -8,8 +8,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 JUDGED := 20:3,200,001-4,000,000
 TRAINED := 20:1,000,001-3,000,000
 TUNED := 20:3,000,001-3,200,000
-# The first 1,000 records of the judged region.
+# The first 1,000 and the first 300 records of the judged region.
 FIRST := 20:3,200,001-3,304,056
+FEWER := 20:3,200,001-3,228,091
 
 .PHONY: help demo test env lint types contracts pytest format clean
 .DEFAULT_GOAL := help
@@ -38,12 +39,12 @@ demo: $(VENV)/.demo
 	genossm genome build data/chr20_1-4Mb.fa.gz -o demo/chr20.zarr
 	genossm train --config configs/train/demo.yaml
 	genossm evaluate bases -m demo/run/model -f demo/chr20.zarr --train $(TRAINED) --validation $(TUNED) --test $(JUDGED) -o demo/bases.json
-	genossm score -f demo/chr20.zarr -m demo/run/model data/1000g_chr20_1-4Mb.vcf.gz -o demo/scored.vcf.gz
-	genossm evaluate variants demo/scored.vcf.gz -f demo/chr20.zarr --region $(JUDGED) --markov-train $(TRAINED) -o demo/variants.json
+	genossm score -f demo/chr20.zarr -m human-causal-2m -r $(FIRST) --context 131072 data/1000g_chr20_1-4Mb.vcf.gz -o demo/scored.vcf.gz
+	genossm evaluate variants demo/scored.vcf.gz -f demo/chr20.zarr --region $(FIRST) --markov-train $(TRAINED) -o demo/variants.json
 	genossm train --config configs/train/demo_masked.yaml
 	genossm evaluate bases -m demo/masked_run/model -f demo/chr20.zarr --train $(TRAINED) --validation $(TUNED) --test $(JUDGED) -o demo/masked_bases.json
-	genossm score -f demo/chr20.zarr -m demo/masked_run/model -r $(FIRST) --context 1024 data/1000g_chr20_1-4Mb.vcf.gz -o demo/masked_scored.vcf.gz
-	genossm evaluate variants demo/masked_scored.vcf.gz -f demo/chr20.zarr --region $(FIRST) --markov-train $(TRAINED) -o demo/masked_variants.json
+	genossm score -f demo/chr20.zarr -m human-bidir-2m -r $(FEWER) --context 1024 data/1000g_chr20_1-4Mb.vcf.gz -o demo/masked_scored.vcf.gz
+	genossm evaluate variants demo/masked_scored.vcf.gz -f demo/chr20.zarr --region $(FEWER) --markov-train $(TRAINED) -o demo/masked_variants.json
 	genossm report --run demo/run --bases demo/bases.json --variants demo/variants.json --run demo/masked_run --bases demo/masked_bases.json --variants demo/masked_variants.json -o demo/report.html
 
 test: env lint types contracts pytest
