@@ -95,7 +95,7 @@ class Stack(nn.Module):
     def recompute(self, level: Recompute | Literal["auto"]) -> None:
         """Set what every block makes again in the backward pass, see `Block`; names and numbers stay the same."""
         for block in self.layers:
-            block.recompute = level  # pyright: ignore[reportAttributeAccessIssue]
+            block.recompute = level  # pyright: ignore[reportArgumentType]
 
     def forward(
         self, input_ids: Int[Tensor, "batch length"], state: StackState | None = None

@@ -63,7 +63,8 @@ def test_nothing_is_left_out_in_one_layer(equivariant: bool, human_genome: Genom
     options = {"both_strands": True}
     found = ratios(model, human_genome, chosen, **options)
     np.testing.assert_allclose(found, ratios(model, human_genome, chosen, exact=True, **options), atol=TOLERANCE)
-    assert np.abs(found).min() > 10 * TOLERANCE
+    # Not all are nothing; some alleles of a model of random weights are near 0.
+    assert np.median(np.abs(found)) > 1000 * TOLERANCE
 
 
 def test_ends_repeats_codes_and_long_alleles(make_genome) -> None:

@@ -280,8 +280,11 @@ def test_a_signal_leaves_a_resumable_state_and_says_how_to_go_on(
     if number == signal.SIGTERM:
         arguments.append("--force")
     with subprocess.Popen(
-        [program, "score", *map(str, arguments)], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=one_thread()
-    ) as process:
+        [program, "score", *map(str, arguments)],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=one_thread(),
+        # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         target = tmp_path / "my out.vcf"
         while process.poll() is None and not ((left := read_journal(target)) and left.blocks):
             time.sleep(0.05)
