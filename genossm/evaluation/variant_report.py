@@ -16,6 +16,8 @@ from genossm.sequence import Interval
 
 FORMAT, FORMAT_VERSION = "genossm-variants", 1
 MODEL_NAME = "model"
+# Fewer blocks than this give intervals that are too narrow by chance as often as not.
+FEWEST_BLOCKS = 10
 AF_NOTE = (
     "Frequencies are those of ALT, as INFO/AF says; where ALT is the commoner allele, a high frequency speaks of it."
 )
@@ -31,6 +33,11 @@ class Protocol:
     block: int
     replicates: int
     seed: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that the region touches."""
+        return (self.region.end - 1) // self.block - self.region.start // self.block + 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,12 @@ class VariantsReport:
             counts = f"{result.common:,} common and {result.rare:,} rare {result.kind}s"
             return f"The region has {counts}: nothing to tell apart."
         model = result.separations[MODEL_NAME]
+        if self.protocol.blocks < FEWEST_BLOCKS:
+            return (
+                f"The model tells common from rare {result.kind}s with an AUROC of {model.auroc:.3f}. The region has "
+                f"{self.protocol.blocks} blocks of {self.protocol.block:,} bases, too few for intervals to be trusted: "
+                "judge a longer one for a verdict."
+            )
         low, high = model.interval
         said = "above chance" if low > 0.5 else "below chance" if high < 0.5 else "no better than chance"
         text = (

@@ -295,6 +295,15 @@ def test_the_command_writes_what_the_report_page_reads(scored: Path, fasta: Path
     assert len(section.pictures) == 2
 
 
+def test_few_blocks_give_no_verdict(scored: Path, fasta: Path, tmp_path: Path) -> None:
+    """Intervals from two blocks say next to nothing, however narrow they come out."""
+    report = run_evaluate_variants(
+        scored, str(fasta), region="chr1:1,001-3,000", markov_train=(), output=tmp_path / "few.json", block=1000
+    )
+    assert "has 2 blocks of 1,000 bases, too few" in report.sentence()
+    assert "chance" not in report.sentence()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
