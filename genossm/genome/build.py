@@ -1,21 +1,24 @@
 """Writing a genome store: a reference is streamed contig by contig, and the store appears when it is whole.
 
-Chunk length and codec are chosen by measurement: human chr20 (63 Mb, GRCh37), windows of 1,048,576 bases at random
-places to token ids, every other one of the minus strand, one process on one busy core of an AMD EPYC 9004, warm:
+Chunk length and codec are chosen by measurement: human chr20 (63 Mb, GRCh37), windows of 1,048,576 and of 8,192 bases
+at random places to token ids, every other one of the minus strand, one process on two quiet cores of an AMD EPYC 9004,
+warm. Gb/s of either windows, bytes a base on disk:
 
-    chunk      blosc-lz4      blosc-zstd     zstd           none           (Gb/s; bytes a base on disk)
-    65,536     0.38; 0.48     0.30; 0.46     0.25; 0.29     0.97; 1.00
-    131,072    0.71; 0.48     0.29; 0.46     0.27; 0.29     0.80; 1.00
-    262,144    0.71; 0.48     0.34; 0.45     0.29; 0.29     0.93; 1.00     the default: blosc-lz4, 262,144
-    1,048,576  0.38; 0.48     0.24; 0.45     0.25; 0.28     0.65; 1.02
+    chunk      blosc-lz4             blosc-zstd            zstd                  none
+    65,536     0.39, 0.063; 0.48     0.41, 0.071; 0.46     0.41, 0.066; 0.29     0.59, 0.201; 1.00
+    131,072    0.53, 0.043; 0.48     0.39, 0.047; 0.46     0.43, 0.040; 0.29     0.66, 0.170; 1.00
+    262,144    0.62, 0.027; 0.48     0.42, 0.029; 0.45     0.46, 0.025; 0.29     0.82, 0.143; 1.00
+    1,048,576  0.36, 0.009; 0.48     0.35, 0.006; 0.45     0.36, 0.005; 0.28     0.67, 0.051; 1.02
+    4,194,304  0.21, 0.004; 0.48     0.19, 0.002; 0.45     0.16, 0.002; 0.27     0.57, 0.013; 1.07
 
-The same windows from bgzip FASTA 0.20, through plain Zarr indexing 0.17, through pysam from plain FASTA 0.31, from a
-NumPy memmap 0.57. Reproduce: `python -m genossm.testing.benchmark_genome FASTA`.
+The default is blosc-lz4 with 262,144: compressed, and the fastest of these for megabase windows. The same windows from
+bgzip FASTA 0.18, 0.033, through plain Zarr indexing 0.20, 0.009, through pyfaidx from plain FASTA 0.31, 0.221, through
+pysam 0.64, 0.316, from a NumPy memmap 0.39, 0.368. A run differs from the next by a fifth and more: the default gave
+0.47 to 0.71 in others. Reproduce: `python -m genossm.testing.benchmark_genome FASTA`.
 
 Files of several chunks (sharding) are an option and not the default: the same chr20 with blosc-lz4 and 262,144 is 22
-files instead of 247 in shards of 4,194,304, 10 in shards of 16,777,216, of the same size together, and was read at 0.86
-and 0.95 of the default's rate (`--busy`: windows in turn on a busy machine, so that ratios alone mean something). They
-are for file systems and object stores that mind the number of files.
+files instead of 247 in shards of 4,194,304, 10 in shards of 16,777,216, of the same size together, read at 0.55, 0.029
+and 0.56, 0.044 Gb/s. They are for file systems and object stores that mind the number of files.
 """
 
 from __future__ import annotations
