@@ -25,8 +25,8 @@ def load(
     """Load a model for inference (`.eval()`); call `.train()` to go on training.
 
     path: the name of a shipped model (`genossm models` lists them), a model directory, or a Hub id such as
-    "owner/name"; a local directory of that name wins. Another author's checkpoint that `genossm convert` can read is
-    imported on the fly; pickles are not read.
+    "owner/name", before which a local directory of that name goes; one of a shipped model's name is an error. Another
+    author's checkpoint that `genossm convert` can read is imported on the fly; pickles are not read.
     device: where to; None is the CPU.
     dtype: of the weights; None keeps the file's, of shipped models float32. Step-size biases, A_log and D stay at least
     float32.

@@ -59,7 +59,7 @@ genossm genome build REFERENCE.fa -o REFERENCE.zarr
 genossm train --config {config}
 ```
 
-with seed {seed}; the same numbers come out on the same hardware. Weights are rounded to bfloat16 here (decays to
+with seed {seed}; that a second run gives the same bits was not tried. Weights are rounded to bfloat16 here (decays to
 float16; step-size biases and skips stay float32){rounding}.
 `genossm.load` gives them as float32; the loaded model's digest, which scores carry, is `{loaded_digest}`.
 """

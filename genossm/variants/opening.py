@@ -117,13 +117,16 @@ def options_for(model: SequenceModel, options: ScoringOptions, *, horizon_given:
 
 
 def load_model(model_path: str, device: str) -> SequenceModel:
-    """A model directory, or Hub id, on a device.   device: "auto", "cpu", "cuda" or "cuda:N".
+    """A model directory, or Hub id, on a device, in float32 at least.   device: "auto", "cpu", "cuda" or "cuda:N".
 
+    Weights stored in a narrower dtype are widened, which is exact: scores are sums over many letters, and run in
+    bfloat16 they would be off by more than what two ways to a score may differ by.
     Raises: UsageError for a device that is not there; what `genossm.load` raises.
     """
     import torch
 
     import genossm.models
+    from genossm.models.directory import cast_weights
 
     if device == "auto":
         chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -134,4 +137,6 @@ def load_model(model_path: str, device: str) -> SequenceModel:
             raise UsageError(f"{device!r} is no device; wanted auto, cpu, cuda or cuda:N.") from None
         if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
             raise UsageError(f"{device} was asked for; this machine has {torch.cuda.device_count()} CUDA devices.")
-    return genossm.models.load(model_path, device=chosen)
+    model = genossm.models.load(model_path, device=chosen)
+    cast_weights(model, torch.promote_types(model.backbone.embedding.weight.dtype, torch.float32))
+    return model

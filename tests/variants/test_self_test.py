@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from genossm.core.errors import SelfTestError
-from genossm.models import SequenceModel
+from genossm.models import SequenceModel, load
+from genossm.models.directory import cast_weights
+from genossm.variants.opening import load_model
 from genossm.variants.self_test import TOLERANCE, Check, letters, reference_of, require_device, self_test
 
 SCAN = importlib.import_module("genossm_kernels.selective_scan.cpu")
@@ -110,3 +112,17 @@ def test_the_window_is_the_same_everywhere() -> None:
     assert letters(40) == "CCTTATGATCTAATCGCCAGCCGACGAAACAGTATCGGAC"
     assert letters(1000)[:40] == letters(40)
     assert Check("x", float("inf")).passed is Check("x", 2 * TOLERANCE).passed is False
+
+
+def test_weights_stored_in_bfloat16_are_scored_in_float32(model: SequenceModel, tmp_path: Path) -> None:
+    """Run as stored, every letter is off by some thousandths, which is far from what scores may differ by."""
+    narrow = SequenceModel(model.config, model.tokenizer)
+    narrow.load_state_dict(model.state_dict())
+    cast_weights(narrow, torch.bfloat16)
+    stored = load(narrow.save_pretrained(tmp_path / "narrow"))
+    assert stored.backbone.embedding.weight.dtype == torch.bfloat16
+    with pytest.raises(SelfTestError):
+        require_device(stored)
+    opened = load_model(str(tmp_path / "narrow"), "cpu")
+    assert {weight.dtype for weight in opened.parameters()} == {torch.float32}
+    require_device(opened)
