@@ -16,9 +16,11 @@ SEGMENT_MACROS = SCAN_MACROS | {"SEGMENT_WARPS": 4, "SEGMENT_BLOCKS": 3}
 CONVOLUTION = {"DTYPE": 1, "SILU": 1, "ALIGNED": 1}
 SOURCES = {
     "scan_forward": (scan_plan._FORWARD, SEGMENT_MACROS),
+    "scan_forward_adding": (scan_plan._FORWARD, SEGMENT_MACROS | {"ADD_Y": 1}),
     "scan_adjoints": (scan_plan._ADJOINTS, SEGMENT_MACROS),
     "scan_backward": (scan_plan._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 4, "BACKWARD_BLOCKS": 3}),
     "convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0}),
+    "convolution_adding": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0, "ADD": 1}),
     "wide_convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 24, "PIECE": 1, "PACKED": 1}),
 }
 needs_compiler = pytest.mark.skipif(

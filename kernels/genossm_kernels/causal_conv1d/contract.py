@@ -66,7 +66,11 @@ class ConvGradients:
 
 
 class CompiledBackend(Protocol):
-    """A back end with a hand-written backward pass."""
+    """A back end with a hand-written backward pass.
+
+    One that has the attribute `PLACES` takes memory for the input's gradient, which may be a slice of larger rows:
+    `backward(..., grad_x=, add=)` replaces what is there or adds to it; see placing.py.
+    """
 
     def unavailable(self, call: ConvCall) -> str | None:
         """None if `forward` and `backward` can run such calls here, else the reason."""

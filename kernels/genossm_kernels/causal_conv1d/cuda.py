@@ -13,6 +13,7 @@ from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, Conv
 
 _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+PLACES = True
 _WIDEST = 128
 _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
 _THREADS = 128
@@ -25,7 +26,9 @@ _POINTERS = (
     "x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx",
     "y", "final_state", "grad_x", "grad_initial_state", "weight_partial",
 )
-_STRIDES = ("x_batch", "x_row", "y_batch", "y_row", "grad_y_batch", "grad_y_row", "length")
+_STRIDES = (
+    "x_batch", "x_row", "y_batch", "y_row", "grad_y_batch", "grad_y_row", "grad_x_batch", "grad_x_row", "length",
+)
 _COUNTS = ("batch", "channels", "blocks", "pieces_per_block", "chunk", "chunks")
 # fmt: on
 
@@ -68,24 +71,34 @@ def forward(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     return y, final_state
 
 
-def backward(arguments: ConvArguments, grad_y: Tensor, grad_final_state: Tensor | None) -> ConvGradients:
+def backward(
+    arguments: ConvArguments,
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+    *,
+    grad_x: Tensor | None = None,
+    add: bool = False,
+) -> ConvGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
     launcher = launcher_for(arguments.x.device)
     x, weight = arguments.x, arguments.weight
     channels, width = weight.shape
     piece = _piece(arguments, 4)
     parameters, threads = _parameters(arguments, launcher, piece)
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    if grad_x is None:
+        grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grad_initial = None if arguments.initial_state is None else torch.empty_like(arguments.initial_state)
     chunks = x.shape[0] * parameters.chunks
     partial = torch.empty(chunks, channels, width + 1, dtype=torch.float32, device=x.device)
     parameters.grad_y, parameters.grad_y_batch, parameters.grad_y_row = grad_y.data_ptr(), *grad_y.stride()[:2]
     if grad_final_state is not None:
         parameters.grad_final_state = grad_final_state.data_ptr()
-    parameters.grad_x, parameters.weight_partial = grad_x.data_ptr(), partial.data_ptr()
+    parameters.grad_x, parameters.grad_x_batch, parameters.grad_x_row = grad_x.data_ptr(), *grad_x.stride()[:2]
+    parameters.weight_partial = partial.data_ptr()
     if grad_initial is not None:
         parameters.grad_initial_state = grad_initial.data_ptr()
-    module = launcher.module(_SOURCE, _macros(arguments, piece, (x, grad_y)))
+    macros = _macros(arguments, piece, (x, grad_y, grad_x))
+    module = launcher.module(_SOURCE, (*macros, ("ADD", 1)) if add else macros)
     with launcher.active() as stream:
         module.launch(stream, "convolve_gradients", -(-threads // _THREADS), _THREADS, 0, parameters)
     sums = partial.sum(dim=0)

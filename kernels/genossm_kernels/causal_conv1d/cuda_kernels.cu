@@ -2,8 +2,12 @@
 // a chunk of times with the last WIDTH inputs in registers, so each input is read once (and WIDTH - 1 rows twice).
 //
 // Macros: DTYPE, WIDTH, SILU, PACKED (there is a seq_idx), PIECE (a power of two, up to 16 bytes of channels), ALIGNED
-// (all rows in whole pieces).
+// (all rows in whole pieces), ADD (the input's gradient is added to what its memory holds).
 #include "device.cuh"
+
+#ifndef ADD
+#define ADD 0
+#endif
 
 struct ConvParams {
     const storage_t *x, *grad_y, *initial_state, *grad_final_state;
@@ -11,7 +15,7 @@ struct ConvParams {
     const int* seq_idx;
     storage_t *y, *final_state, *grad_x, *grad_initial_state;
     float* weight_partial;  // (batch * chunks, channels, WIDTH + 1): gradients of the taps and of the bias
-    i64 x_batch, x_row, y_batch, y_row, grad_y_batch, grad_y_row, length;
+    i64 x_batch, x_row, y_batch, y_row, grad_y_batch, grad_y_row, grad_x_batch, grad_x_row, length;
     unsigned long long reversed_blocks;
     int batch, channels, blocks, pieces_per_block, chunk, chunks;
 };
@@ -180,6 +184,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolve(const ConvParams 
     }
 }
 
+__device__ __forceinline__ storage_t* grad_x_at(const ConvParams& p, const Work& work, i64 time) {
+    return p.grad_x + work.batch * p.grad_x_batch + position(p, work, time) * p.grad_x_row + work.channel;
+}
+
 // Inputs of times first .. last get their gradient here, and the first chunk the initial state's. Outputs up to
 // WIDTH - 1 past the chunk are taken again for what they hand back.
 extern "C" __global__ void __launch_bounds__(THREADS) convolve_gradients(const ConvParams p) {
@@ -199,6 +207,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolve_gradients(const C
     // `pending` follows the window; an input leaves it WIDTH - 1 times later.
     for (i64 start = first; start < last + TAIL; start += GROUP) {
         float next[GROUP][PIECE], gradient[GROUP][PIECE];
+#if ADD
+        float earlier[GROUP][PIECE];
+#endif
 #pragma unroll
         for (int k = 0; k < GROUP; ++k) {
             const i64 time = start + k;
@@ -207,6 +218,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolve_gradients(const C
             const i64 row = position(p, work, inside ? time : 0);
             load_piece(p.grad_y + work.batch * p.grad_y_batch + row * p.grad_y_row + work.channel,
                               inside ? work.count : 0, gradient[k]);
+#if ADD
+            const i64 done = time - TAIL;
+            const bool written = done >= first && done < last;
+            load_piece(grad_x_at(p, work, written ? done : 0), written ? work.count : 0, earlier[k]);
+#endif
         }
 #pragma unroll
         for (int k = 0; k < GROUP; ++k) {
@@ -249,8 +265,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolve_gradients(const C
             }
             const i64 done = time - TAIL;
             if (done >= first && done < last) {
-                const i64 out = (work.batch * p.length + position(p, work, done)) * p.channels + work.channel;
-                store_piece(p.grad_x + out, work.count, pending[0]);
+#if ADD
+#pragma unroll
+                for (int c = 0; c < PIECE; ++c) pending[0][c] += earlier[k][c];
+#endif
+                store_piece(grad_x_at(p, work, done), work.count, pending[0]);
             } else if (done < 0 && p.grad_initial_state != nullptr) {
                 store_piece(p.grad_initial_state + tail_offset(p, work, static_cast<int>(TAIL + done)), work.count, pending[0]);
             }

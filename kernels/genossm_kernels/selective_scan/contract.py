@@ -79,8 +79,25 @@ class ScanGradients:
     initial_state: Tensor | None
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ScanTargets:
+    """Memory of the caller's for some gradients: slices of larger rows, with unit stride in their last dimension.
+
+    add: the gradient of z is added to what is there, and rounded once more.
+    """
+
+    z: Float[Tensor, "batch length channels"]
+    B: Float[Tensor, "batch length groups state"]
+    C: Float[Tensor, "batch length groups state"]
+    add: bool
+
+
 class CompiledBackend(Protocol):
-    """A back end with a hand-written backward pass."""
+    """A back end with a hand-written backward pass.
+
+    One that has the attribute `PLACES` takes memory to write to: `forward(..., y=, add=)`, whose outputs replace what
+    is there or are added to it, and `backward(..., targets=)`; placing.py makes up for it where it is missing.
+    """
 
     def unavailable(self, call: ScanCall) -> str | None:
         """None if `forward` and `backward` can run such calls here, else the reason."""

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavailable_reason
 from genossm_kernels.checks import plain_size
-from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients, ScanTargets
 from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
 from genossm_kernels.selective_scan.cuda_plan import CHECKPOINT, DTYPES, SCRATCH_FLOATS, Plan, Shape, plan_for
 
+PLACES = True
 _LARGEST_STATE = 64
 _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
 
@@ -36,12 +37,15 @@ def kept_shape(arguments: ScanArguments) -> tuple[int, ...]:
     return (batch, -(-length // CHECKPOINT), channels, _padded(plain_size(arguments.A.shape[1])))
 
 
-def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+def forward(
+    arguments: ScanArguments, *, need_backward: bool, y: Tensor | None = None, add: bool = False
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """y, the final state, and for the backward pass the state entering every CHECKPOINT-th step."""
     launcher, u = launcher_for(arguments.u.device), arguments.u
-    plan, p = _prepare(arguments, launcher, None)
     batch, _, channels = u.shape
-    y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+    if y is None:
+        y = torch.empty(u.shape, dtype=u.dtype, device=u.device)
+    plan, p = _prepare(arguments, launcher, None, y)
     final_state = torch.empty((batch, channels, arguments.A.shape[1]), dtype=torch.float32, device=u.device)
     p.y, p.final_state = y.data_ptr(), final_state.data_ptr()
     kept = torch.empty(kept_shape(arguments), dtype=torch.float32, device=u.device) if need_backward else None
@@ -49,7 +53,7 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
         p.checkpoints = kept.data_ptr()
     work = _point_to_work(p, _segment_work(u, plan), u.device)
 
-    module, threads = plan.forward_module(launcher), 32 * plan.warps
+    module, threads = plan.forward_module(launcher, add), 32 * plan.warps
     with launcher.active() as stream:
         if plan.segments > 1:
             blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
@@ -61,16 +65,25 @@ def forward(arguments: ScanArguments, *, need_backward: bool) -> tuple[Tensor, T
     return y, final_state, kept
 
 
-def backward(arguments: ScanArguments, kept: Tensor, grad_y: Tensor, grad_final_state: Tensor | None) -> ScanGradients:
+def backward(
+    arguments: ScanArguments,
+    kept: Tensor,
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+    *,
+    targets: ScanTargets | None = None,
+) -> ScanGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
     launcher, u = launcher_for(arguments.u.device), arguments.u
-    plan, p = _prepare(arguments, launcher, grad_y)
+    gradients = _empty_gradients(arguments, targets)
+    plan, p = _prepare(arguments, launcher, grad_y, gradients.z)
+    _point_to_maps(p, gradients.B, gradients.C)
+    p.add_grad_z = targets is not None and targets.add
     batch, length, channels = u.shape
     module = plan.backward_module(launcher)
     p.checkpoints, p.grad_y = kept.data_ptr(), grad_y.data_ptr()
     if grad_final_state is not None:
         p.grad_final_state = grad_final_state.data_ptr()
-    gradients = _empty_gradients(arguments)
     for name in ("u", "delta", "A", "B", "C", "D", "z", "initial_state"):
         tensor = getattr(gradients, name)
         setattr(p, f"grad_{name}", None if tensor is None else tensor.data_ptr())
@@ -111,6 +124,7 @@ class _Call(NamedTuple):
     C: tuple[int, ...]
     z: tuple[int, ...] | None
     grad_y: tuple[int, ...] | None
+    written: tuple[int, ...] | None  # y, or the gradient of z
     softplus: bool
     reverse: tuple[bool, ...]
     packed: bool
@@ -118,7 +132,9 @@ class _Call(NamedTuple):
     maps_aligned: bool
 
 
-def _prepare(arguments: ScanArguments, launcher: Launcher, grad_y: Tensor | None) -> tuple[Plan, ScanParameters]:
+def _prepare(
+    arguments: ScanArguments, launcher: Launcher, grad_y: Tensor | None, written: Tensor | None
+) -> tuple[Plan, ScanParameters]:
     """The plan, and parameters with sizes, strides and the inputs' addresses."""
     a, u, z = arguments, arguments.u, arguments.z
     rows, maps = u.data_ptr() | a.delta.data_ptr(), a.B.data_ptr() | a.C.data_ptr()
@@ -126,6 +142,8 @@ def _prepare(arguments: ScanArguments, launcher: Launcher, grad_y: Tensor | None
         rows |= z.data_ptr()
     if grad_y is not None:
         rows |= grad_y.data_ptr()
+    if written is not None:
+        rows |= written.data_ptr()
     call = _Call(
         u.dtype,
         u.shape,
@@ -136,6 +154,7 @@ def _prepare(arguments: ScanArguments, launcher: Launcher, grad_y: Tensor | None
         a.C.stride(),
         None if z is None else z.stride(),
         None if grad_y is None else grad_y.stride(),
+        None if written is None else written.stride(),
         a.delta_softplus,
         a.reverse,
         a.seq_idx is not None,
@@ -156,7 +175,7 @@ def _plan(launcher: Launcher, call: _Call) -> tuple[Plan, bytes]:
     batch, length, channels = call.shape
     groups, d_state = call.maps[2:]
     blocks, vector = len(call.reverse), 16 // call.dtype.itemsize
-    rows = (call.u, call.delta, call.z, call.grad_y)
+    rows = (call.u, call.delta, call.z, call.grad_y, call.written)
     shape = Shape(
         dtype=call.dtype,
         batch=batch,
@@ -179,7 +198,7 @@ def _plan(launcher: Launcher, call: _Call) -> tuple[Plan, bytes]:
     p.delta_batch, p.delta_row, _ = call.delta
     p.z_batch, p.z_row = (call.z or (0, 0))[:2]
     p.grad_y_batch, p.grad_y_row = (call.grad_y or (0, 0))[:2]
-    p.y_batch, p.y_row = length * channels, channels
+    p.y_batch, p.y_row = p.grad_z_batch, p.grad_z_row = (call.written or (0, 0))[:2]
     p.B_batch, p.B_row, p.B_group, _ = call.B
     p.C_batch, p.C_row, p.C_group, _ = call.C
     p.batch, p.length, p.channels = batch, length, channels
@@ -224,9 +243,20 @@ def _carry_blocks(u: Tensor, plan: Plan) -> int:
     return -(-u.shape[0] * u.shape[2] * plan.padded_state // 256)
 
 
-def _empty_gradients(arguments: ScanArguments) -> ScanGradients:
+def _point_to_maps(p: ScanParameters, B: Tensor, C: Tensor) -> None:
+    """Where the gradients of B and C have their rows."""
+    p.grad_B_batch, p.grad_B_row = B.stride()[:2]
+    p.grad_C_batch, p.grad_C_row = C.stride()[:2]
+    begins = (B.data_ptr() | C.data_ptr()) % (4 * B.element_size()) == 0
+    p.whole_map_rows = begins and not any(step % 4 for step in (*B.stride()[:2], *C.stride()[:2], B.shape[3]))
+
+
+def _empty_gradients(arguments: ScanArguments, targets: ScanTargets | None) -> ScanGradients:
+    given = {} if targets is None else {"z": targets.z, "B": targets.B, "C": targets.C}
+
     def like(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
     names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
-    return ScanGradients(**{name: like(getattr(arguments, name)) for name in names})  # type: ignore[arg-type]
+    made = {name: like(getattr(arguments, name)) for name in names if name not in given}
+    return ScanGradients(**given, **made)  # type: ignore[arg-type]

@@ -23,6 +23,20 @@ using ChannelCells = Cells<TIMES, WARP_CHANNELS>;
 template <int TIMES>
 using MapCells = Cells<TIMES, PADDED_STATE>;
 
+// `count` of four neighbours, the rest zero. WHOLE: all or none.
+template <bool WHOLE>
+__device__ __forceinline__ cell_t read_rows_cell(const storage_t* source, int count) {
+    cell_t cell = {};
+    if (WHOLE) {
+        if (count > 0) cell = *reinterpret_cast<const cell_t*>(source);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            if (k < count) reinterpret_cast<storage_t*>(&cell)[k] = source[k];
+    }
+    return cell;
+}
+
 __device__ __forceinline__ cell_t* cell_at(float* slots, int index) { return reinterpret_cast<cell_t*>(slots) + index; }
 __device__ __forceinline__ void read_cell(const float* slots, int index, float (&out)[4]) {
     unpack_cell(reinterpret_cast<const cell_t*>(slots)[index], out);
@@ -380,6 +394,19 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                     store_four(maps + (t * 64 + lane) * 4, grad_B);
                     store_four(maps + (t * 64 + 32 + lane) * 4, grad_C);
                 }
+                storage_t* const grad_z_rows = p.grad_z + batch * p.grad_z_batch + position(p, tile, time) * p.grad_z_row;
+                const int grad_z_step = row_step(tile, p.grad_z_row);
+                cell_t earlier_z[ChannelCells<T>::ROUNDS];  // read here, so that no one waits for it
+                if (GATE && p.add_grad_z) {
+#pragma unroll
+                    for (int r = 0; r < ChannelCells<T>::ROUNDS; ++r) {
+                        const int cell = r * 32 + lane, cell_time = cell / ChannelCells<T>::ROW;
+                        const int cell_channel = cell % ChannelCells<T>::ROW * 4;
+                        earlier_z[r] = read_rows_cell<ALIGNED>(
+                            grad_z_rows + (cell_time * grad_z_step + tile.first_channel + cell_channel),
+                            ChannelCells<T>::inside(cell) && cell_time < times ? tile.channels - cell_channel : 0);
+                    }
+                }
                 __syncthreads();
 #pragma unroll
                 for (int r = 0; r < SUM_ROUNDS; ++r) {
@@ -431,7 +458,13 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                             const float gate = sigmoid(z[k]);
                             z[k] = gradient[k] * fmaf(weight[k], u[k], y[k]) * gate * fmaf(z[k], 1.f - gate, 1.f);
                         }
-                        store_cell<ALIGNED>(p.grad_z + out, count, z);
+                        if (p.add_grad_z) {
+                            unpack_cell(earlier_z[r], y);
+#pragma unroll
+                            for (int k = 0; k < 4; ++k) z[k] += y[k];
+                        }
+                        store_cell<ALIGNED>(grad_z_rows + (cell_time * grad_z_step + tile.first_channel + cell_channel),
+                                            count, z);
                     }
                     load_four(dy + 4 * cell, g);
                     load_four(input_sum + 4 * cell, by_input);
@@ -513,6 +546,8 @@ extern "C" __global__ void __launch_bounds__(256) sum_maps(const ScanParams p) {
     const int state = of_B ? column : column - PADDED_STATE;
     if (cell >= cells || state >= p.d_state) return;
     const int parts = p.runs / p.groups * p.parts_per_run;
+    const i64 row = cell / p.length * (of_B ? p.grad_B_batch : p.grad_C_batch) +
+                    cell % p.length * (of_B ? p.grad_B_row : p.grad_C_row);
     for (int group = 0; group < p.groups; ++group) {
         float sum[4] = {0.f, 0.f, 0.f, 0.f};
         for (int k = 0; k < parts; ++k) {
@@ -521,8 +556,8 @@ extern "C" __global__ void __launch_bounds__(256) sum_maps(const ScanParams p) {
 #pragma unroll
             for (int j = 0; j < 4; ++j) sum[j] += part[j];
         }
-        storage_t* target = (of_B ? p.grad_B : p.grad_C) + (cell * p.groups + group) * p.d_state + state;
-        if (p.d_state % 4 == 0) store_cell<true>(target, 4, sum);
+        storage_t* target = (of_B ? p.grad_B : p.grad_C) + row + group * p.d_state + state;
+        if (p.whole_map_rows) store_cell<true>(target, 4, sum);
         else store_cell<false>(target, p.d_state - state, sum);
     }
 }

@@ -30,7 +30,9 @@ struct ScanParams {
     float* sum_partial;    // (batch * segments, 2, channels): gradients of D and the bias
     i64 u_batch, u_row, delta_batch, delta_row, z_batch, z_row, y_batch, y_row;
     i64 B_batch, B_row, B_group, C_batch, C_row, C_group;
-    i64 grad_y_batch, grad_y_row;  // the gradients written here are contiguous
+    i64 grad_y_batch, grad_y_row;
+    // Of the gradients written here those of z, B and C may be slices of larger rows; the others are contiguous.
+    i64 grad_z_batch, grad_z_row, grad_B_batch, grad_B_row, grad_C_batch, grad_C_row;
     i64 length;
     unsigned long long reversed_blocks;  // a bit a block of channels
     int batch, channels, d_state, groups, blocks;
@@ -38,6 +40,8 @@ struct ScanParams {
     int tiles_per_run;   // warp tiles in a run
     int parts_per_run;   // thread blocks of the backward pass in a run
     int segment_length, segments, checkpoint;
+    int add_grad_z;      // to what grad_z holds, instead of replacing it
+    int whole_map_rows;  // rows of grad_B and grad_C begin on four elements
 };
 
 // Marks a segment with a reset inside: no state passes through it.

@@ -1,6 +1,30 @@
 // Forward selective scan in three launches; CUDA.md derives it. The host skips the first two for one segment.
 #include "cuda_segments.cuh"
 
+// Macro ADD_Y: outputs are added to what y holds, as the second of two directions does.
+#ifndef ADD_Y
+#define ADD_Y 0
+#endif
+
+// Two neighbouring outputs as they are stored.
+#if DTYPE == 0
+typedef float2 pair_t;
+__device__ __forceinline__ pair_t make_pair_of(storage_t low, storage_t high) { return make_float2(low, high); }
+__device__ __forceinline__ void add_pair(pair_t pair, float (&values)[2]) { values[0] += pair.x, values[1] += pair.y; }
+#else
+typedef unsigned pair_t;
+__device__ __forceinline__ pair_t make_pair_of(storage_t low, storage_t high) { return low | static_cast<unsigned>(high) << 16; }
+__device__ __forceinline__ void add_pair(pair_t pair, float (&values)[2]) {
+    float earlier[2];
+    unpack_two(pair, earlier);
+    values[0] += earlier[0], values[1] += earlier[1];
+}
+#endif
+__device__ __forceinline__ pair_t read_pair(const storage_t* source, int count) {
+    if (ALIGNED && count > 1) return *reinterpret_cast<const pair_t*>(source);
+    return make_pair_of(count > 0 ? source[0] : storage_t(0), count > 1 ? source[1] : storage_t(0));
+}
+
 // Slots of delta u z, two stages; B and C, converted and fetched.
 constexpr int OUTPUT_STAGE = 3 * SLOT;
 constexpr int OUTPUT_FLOATS = 2 * OUTPUT_STAGE + 2 * T * PADDED_STATE + 2 * MAP_SLOT;
@@ -75,6 +99,12 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
 #pragma unroll 1
         for (int group = 0; group < T; group += GROUP) {
             float dt[GROUP][2], x[GROUP][2], y[GROUP][2];
+#if ADD_Y
+            pair_t earlier[GROUP];  // read before the states are taken on, so that no one waits for it
+#pragma unroll
+            for (int g = 0; g < GROUP; ++g)
+                earlier[g] = read_pair(y_row + g * y_step, group + g < times && state == 0 ? tile.channels - channel : 0);
+#endif
 #pragma unroll
             for (int g = 0; g < GROUP; ++g) {
                 const int t = group + g;
@@ -118,6 +148,9 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
                     for (int bit = CHANNEL_LANES; bit < 32; bit *= 2) y[g][i] += __shfl_xor_sync(FULL, y[g][i], bit);
                     if (GATE) y[g][i] *= z[i] * sigmoid(z[i]);
                 }
+#if ADD_Y
+                add_pair(earlier[g], y[g]);
+#endif
                 if (t < times && state == 0) store_pair<ALIGNED>(y_row, tile.channels - channel, y[g]);
                 y_row += y_step;
             }

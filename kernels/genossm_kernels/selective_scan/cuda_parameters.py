@@ -13,11 +13,12 @@ _POINTERS = (
 )
 _STRIDES = (
     "u_batch", "u_row", "delta_batch", "delta_row", "z_batch", "z_row", "y_batch", "y_row", "B_batch", "B_row",
-    "B_group", "C_batch", "C_row", "C_group", "grad_y_batch", "grad_y_row", "length",
+    "B_group", "C_batch", "C_row", "C_group", "grad_y_batch", "grad_y_row", "grad_z_batch", "grad_z_row",
+    "grad_B_batch", "grad_B_row", "grad_C_batch", "grad_C_row", "length",
 )
 _COUNTS = (
     "batch", "channels", "d_state", "groups", "blocks", "runs", "tiles_per_run", "parts_per_run", "segment_length",
-    "segments", "checkpoint",
+    "segments", "checkpoint", "add_grad_z", "whole_map_rows",
 )
 
 

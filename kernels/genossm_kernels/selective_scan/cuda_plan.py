@@ -73,8 +73,9 @@ class Plan:
     def parts(self) -> int:
         return self.runs * self.parts_per_run
 
-    def forward_module(self, launcher: Launcher) -> Module:
-        return launcher.module(_FORWARD, self._segment_macros())
+    def forward_module(self, launcher: Launcher, add: bool) -> Module:
+        """add: to what the memory of the outputs holds."""
+        return launcher.module(_FORWARD, (*self._segment_macros(), *((("ADD_Y", 1),) if add else ())))
 
     def adjoint_module(self, launcher: Launcher) -> Module:
         return launcher.module(_ADJOINTS, self._segment_macros())

@@ -1,0 +1,32 @@
+"""Runs a back end's backward pass into memory of the caller's: a slice of larger rows, or a sum of several calls.
+
+A back end with the attribute `PLACES` writes there itself. For others the result is copied or added.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from torch import Tensor
+
+from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
+
+
+def backward_into(
+    backend: CompiledBackend,
+    arguments: ConvArguments,
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+    grad_x: Tensor,
+    *,
+    add: bool,
+) -> ConvGradients:
+    """All gradients; that of the input replaces what is in `grad_x`, or is added to it."""
+    if hasattr(backend, "PLACES"):
+        return cast(Any, backend).backward(arguments, grad_y, grad_final_state, grad_x=grad_x, add=add)
+    found = backend.backward(arguments, grad_y, grad_final_state)
+    if add:
+        grad_x += found.x
+    else:
+        grad_x.copy_(found.x)
+    return found

@@ -1,0 +1,105 @@
+"""Results written into slices of larger rows, or added to what is there, are those that a call returns by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from genossm_kernels._cuda import emulation
+from genossm_kernels.causal_conv1d import cuda as conv_cuda
+from genossm_kernels.causal_conv1d import placing as conv_placing
+from genossm_kernels.causal_conv1d.contract import ConvArguments
+from genossm_kernels.dispatch import choose_backend
+from genossm_kernels.selective_scan import cuda as scan_cuda
+from genossm_kernels.selective_scan import placing as scan_placing
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanTargets
+from genossm_kernels.testing import cast, conv_inputs, scan_inputs
+
+# Two of them: of the result, and of the sum.
+ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
+    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator) -> str:
+    """The second one on an emulated GPU."""
+    for module in (scan_cuda, conv_cuda):
+        monkeypatch.setattr(module, "launcher_for", lambda _: emulator)
+        monkeypatch.setattr(module, "unavailable_reason", lambda _: None)
+    return request.param
+
+
+def slices(shape: torch.Size, dtype: torch.dtype, before: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of random numbers, and the part of `shape` in them that begins after `before` channels."""
+    rows = torch.randn((*shape[:-1], shape[-1] + before + 8), generator=torch.Generator().manual_seed(4)).to(dtype)
+    return rows, rows[..., before : before + shape[-1]]
+
+
+def check(found: torch.Tensor, rows: torch.Tensor, alone: torch.Tensor, before: int, *, add: bool) -> None:
+    """`found` is a slice of what was `rows`: it holds the result, and its neighbours are as they were."""
+    held = rows[..., before : before + alone.shape[-1]]
+    if add:
+        expected, scale = held.double() + alone.double(), held.abs().double() + alone.abs().double()
+        assert ((found.double() - expected).abs() <= ROUNDING[alone.dtype] * scale + 1e-30).all()
+    else:
+        assert torch.equal(found, alone)
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize(("dtype", "before"), [(torch.float32, 16), (torch.bfloat16, 16), (torch.bfloat16, 5)])
+def test_the_scan(backend: str, dtype: torch.dtype, before: int, add: bool) -> None:
+    inputs = cast(scan_inputs(batch=2, length=150, channels=32, groups=1), dtype)
+    arguments = ScanArguments(
+        *(inputs.get(name) for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")),  # type: ignore[arg-type]
+        delta_softplus=True, reverse=(True,), initial_state=inputs["initial_state"], seq_idx=None,
+    )  # fmt: skip
+    module: Any = choose_backend("selective_scan", backend, arguments.call)
+    y, final_state, kept = module.forward(arguments, need_backward=True)
+    rows, target = slices(y.shape, dtype, before)
+    outer = rows.clone()
+    state, kept_too = scan_placing.forward_into(module, arguments, target, add=add, need_backward=True)
+    check(target, outer, y, before, add=add)
+    assert torch.equal(rows[..., :before], outer[..., :before])
+    assert torch.equal(rows[..., before + 32 :], outer[..., before + 32 :])
+    assert torch.equal(state, final_state)
+    assert kept_too is not None
+    torch.testing.assert_close(kept_too, kept, equal_nan=True, rtol=0, atol=0)
+
+    gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+    alone = module.backward(arguments, kept, gradient, None)
+    rows, grad_z = slices(y.shape, dtype, before)
+    maps, grad_maps = slices(torch.Size((*y.shape[:2], 2 * arguments.B.shape[3])), dtype, before)
+    outer, outer_maps = rows.clone(), maps.clone()
+    B, C = (half.unsqueeze(2) for half in grad_maps.chunk(2, dim=-1))
+    found = scan_placing.backward_into(module, arguments, kept, gradient, None, ScanTargets(grad_z, B, C, add))
+    check(grad_z, outer, alone.z, before, add=add)
+    assert torch.equal(torch.cat([B, C], dim=-1), torch.cat([alone.B, alone.C], dim=-1))
+    assert torch.equal(rows[..., :before], outer[..., :before])
+    assert torch.equal(maps[..., :before], outer_maps[..., :before])
+    for name in ("u", "delta", "A", "D", "delta_bias", "initial_state"):
+        assert torch.equal(getattr(found, name), getattr(alone, name)), name
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize(("dtype", "before"), [(torch.float32, 16), (torch.bfloat16, 16), (torch.bfloat16, 5)])
+def test_the_convolution(backend: str, dtype: torch.dtype, before: int, add: bool) -> None:
+    inputs = cast(conv_inputs(batch=2, length=70, channels=32), dtype)
+    state = inputs["initial_state"].to(dtype)
+    arguments = ConvArguments(inputs["x"], inputs["weight"], inputs["bias"], True, (True,), state, None)
+    module: Any = choose_backend("causal_conv1d", backend, arguments.call)
+    gradient = torch.randn(inputs["x"].shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+    alone = module.backward(arguments, gradient, None)
+    rows, grad_x = slices(alone.x.shape, dtype, before)
+    outer = rows.clone()
+    found = conv_placing.backward_into(module, arguments, gradient, None, grad_x, add=add)
+    check(grad_x, outer, alone.x, before, add=add)
+    assert torch.equal(rows[..., :before], outer[..., :before])
+    assert torch.equal(rows[..., before + 32 :], outer[..., before + 32 :])
+    for name in ("weight", "bias", "initial_state"):
+        assert torch.equal(getattr(found, name), getattr(alone, name)), name
