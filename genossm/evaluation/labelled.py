@@ -7,7 +7,7 @@ class that has an effect. Correlations carry the sign that they have: a measurem
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +18,13 @@ import genossm.genome
 from genossm.core.errors import ConfigError, InputFileError
 from genossm.core.strict import from_mapping, load_yaml
 from genossm.evaluation.bootstrap import percentile_interval
+from genossm.evaluation.labelled_scores import Progress, Scores
 from genossm.evaluation.variant_auroc import block_weights, weighted_auroc
-from genossm.models import SequenceModel
 from genossm.variants import ScoringOptions
 from genossm.variants.calibration import KINDS, allele_kind
 from genossm.variants.heads.labelled import LabelColumn, Labelled, read_labelled
 from genossm.variants.methods import LLR
 from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON
-from genossm.variants.scorer import Scorer
 
 # Of two contigs' positions no two blocks may be one.
 _APART = 1 << 40
@@ -70,7 +69,7 @@ class LabelledSet:
 
 @dataclass(frozen=True)
 class LabelledConfig:
-    """What is judged, and how.   methods: none for the model's own.   context: bases, "whole" for contigs."""
+    """What is judged, and how.   methods: of them those that a model gives; none for its own.   context: bases."""
 
     sets: tuple[LabelledSet, ...]
     methods: tuple[str, ...] = ()
@@ -122,40 +121,29 @@ def load_labelled_config(path: Path) -> LabelledConfig:
     return LabelledConfig(**{**config.__dict__, "sets": sets})
 
 
-def judge(
-    name: str,
-    model: SequenceModel,
-    one: LabelledSet,
-    config: LabelledConfig,
-    *,
-    batch_size: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> SetResult:
-    """Score a set with a model and judge every number on the alleles that have all of them.
+def judge(scores: Scores, one: LabelledSet, config: LabelledConfig, *, progress: Progress | None = None) -> SetResult:
+    """Judge every number of a model or table on the alleles of a set that have all of them.
 
     Raises: InputFileError for labels or columns that are missing; what scoring raises.
     """
     rows = read_set(one, seed=config.seed)
-    with genossm.genome.open(one.reference) as genome:
-        scorer = Scorer(model, genome, config.options, batch_size=batch_size)
-        kept: list[Labelled] = []
-        numbers: list[Sequence[float | None]] = []
-        left_out = Counter[str]()
-        for done, (row, scored) in enumerate(zip(rows, scorer.stream(row.allele for row in rows)), start=1):
-            if scored.numbers and None not in scored.numbers:
-                kept.append(row)
-                numbers.append(scored.numbers)
-            else:
-                left_out[scored.status.value] += 1
-            if progress:
-                progress(done, len(rows))
-        contigs = [genome.resolve(row.allele.contig) for row in kept]
+    kept: list[Labelled] = []
+    numbers: list[Sequence[float]] = []
+    left_out = Counter[str]()
+    for row, scored in zip(rows, scores.of(one.reference, [row.allele for row in rows], progress)):
+        if scored.numbers is None:
+            left_out[scored.status] += 1
+        else:
+            kept.append(row)
+            numbers.append(scored.numbers)
     if not kept:
         raise InputFileError(f"{one.name}: none of {len(rows)} labelled alleles has a score ({dict(left_out)}).")
-    columns = {tag.name: np.array(column, dtype=np.float64) for tag, column in zip(scorer.tags, zip(*numbers))}
+    with genossm.genome.open(one.reference) as genome:
+        contigs = [genome.resolve(row.allele.contig) for row in kept]
+    columns = {name: np.array(column, dtype=np.float64) for name, column in zip(scores.columns, zip(*numbers))}
     columns |= {key: _column(key, kept) for key in one.compare}
     places = _places(contigs, kept)
-    figures = figures_of(one, name, columns, np.array([row.label for row in kept]), places, config)
+    figures = figures_of(one, scores.name, columns, np.array([row.label for row in kept]), places, config)
     return SetResult(figures, dict(left_out))
 
 

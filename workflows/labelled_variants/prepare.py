@@ -13,12 +13,20 @@ import argparse
 import csv
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import genossm.genome
+from genossm.sequence import Interval, Variant
+
 Row = dict[str, object]
 BRCA1_START = 41_100_001
+# A multiple of every window's grid up to contexts of 131,072: a stretch cut here is scored as it is in its genome.
+GRID = 65_536
+# What the scan of HSP82 says where nothing was measured.
+UNMEASURED = -999.0
 
 
 def main() -> None:
@@ -28,7 +36,7 @@ def main() -> None:
     parser.add_argument("--chr20", type=Path, help="GRCh37 chromosome 20 whole, contig 20: HNF4A in its place.")
     parser.add_argument("--yeast", type=Path, help="S. cerevisiae R64, contigs I to XVI: HSP82.")
     parser.add_argument("--ecoli", type=Path, help="E. coli U00096.2: infA.")
-    parser.add_argument("--context", type=int, default=8192)
+    parser.add_argument("--context", type=int, default=2048)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True)
     sets: list[dict[str, Any]] = []
@@ -37,11 +45,12 @@ def main() -> None:
     if arguments.chr20:
         sets += hnf4a(arguments.sources, arguments.out, arguments.chr20)
     if arguments.yeast:
-        sets += scan(arguments.sources, arguments.out, "HSP82", "HSP82_dms.tsv.gz", "DMS", arguments.yeast)
+        sets += scan_in_genome(arguments.sources, arguments.out, "HSP82", "HSP82_dms.tsv.gz", arguments.yeast)
     if arguments.ecoli:
-        sets += scan(arguments.sources, arguments.out, "infA", "infA_dms.tsv.gz", "DMS", arguments.ecoli)
+        sets += scan_in_genome(arguments.sources, arguments.out, "infA", "infA_dms.tsv.gz", arguments.ecoli)
+    agree(arguments.out, sets)
     # JSON is YAML.
-    content = {"context": arguments.context, "sets": sets}
+    content = {"methods": ["llr", "mlm", "embedding"], "context": arguments.context, "sets": sets}
     (arguments.out / "labelled.yaml").write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -52,9 +61,10 @@ def brca1(sources: Path, out: Path) -> list[dict[str, Any]]:
     names = copy_fasta([folder / "brca1_chr17_41100001-41300000_GRCh37.fa"], out / "brca1.fa")
     for row in rows:
         row["chrom"], row["pos"] = names[0], int(str(row["pos"])) - BRCA1_START + 1
+        row["loss"] = {"LOF": "yes", "FUNC": "no"}.get(str(row["func_class"]), "")
     write(out / "brca1.tsv", rows)
     shared = {"table": "brca1.tsv", "reference": "brca1.fa", "compare": ["phylop", "cadd"], "block": 100}
-    classes = {"label": "func_class", "positive": ["LOF"], "negative": ["FUNC"]}
+    classes = {"label": "loss", "positive": ["yes"]}
     return [
         {"name": "BRCA1, loss of function against functional", **shared, **classes},
         {"name": "BRCA1, function score", **shared, "label": "function_score"},
@@ -62,29 +72,36 @@ def brca1(sources: Path, out: Path) -> list[dict[str, Any]]:
 
 
 def mpra(sources: Path, out: Path) -> list[dict[str, Any]]:
-    """Saturation mutagenesis of regulatory elements (Kircher 2019), each element alone on its own sequence."""
+    """Saturation mutagenesis of regulatory elements (Kircher 2019), each element alone on its own sequence.
+
+    Experiments on one element, also turned round, stand on one sequence, so that their blocks are drawn together.
+    """
     folder = sources / "satmut_mpra"
-    names = copy_fasta([folder / "elements_GRCh37.fa"], out / "mpra.fa")
-    starts = {name: start for name, start in element_starts(folder / "elements_GRCh37.fa").items() if name in names}
+    elements = read_elements(folder / "elements_GRCh37.fa")
+    home = {name: min(covering(name, elements)) for name in elements}
     rows = []
     for row in measured(folder):
-        name = str(row["Element"])
-        if name in starts:
-            rows.append({**row, "chrom": name, "pos": int(str(row["pos"])) - starts[name] + 1})
+        name = home.get(str(row["Element"]))
+        if name is not None:
+            rows.append({**row, "chrom": name, "pos": int(str(row["pos"])) - elements[name][1] + 1})
     write(out / "mpra.tsv", rows)
-    return mpra_sets("MPRA, 14 experiments on their own sequence", "mpra.tsv", "mpra.fa")
+    # For heads, which would find a repeated experiment's answers in their training: one experiment a place.
+    write(out / "mpra_once.tsv", [row for row in rows if row["Element"] == row["chrom"] and row["effect"]])
+    kept = {name: elements[name][3] for name in dict.fromkeys(home.values())}
+    (out / "mpra.fa").write_text("".join(f">{name}\n{letters}\n" for name, letters in kept.items()))
+    return mpra_sets(f"MPRA, {len(elements)} experiments on their own sequence", "mpra.tsv", "mpra.fa")
 
 
 def hnf4a(sources: Path, out: Path, chr20: Path) -> list[dict[str, Any]]:
     """One of the elements in its place on the chromosome."""
     rows = [row for row in measured(sources / "satmut_mpra") if row["Element"] == "HNF4A"]
-    write(out / "hnf4a.tsv", rows)
-    return mpra_sets("MPRA of HNF4A in its place", "hnf4a.tsv", str(chr20.resolve()))
+    write(out / "hnf4a.tsv", cut(chr20, rows, out / "hnf4a.fa"))
+    return mpra_sets("MPRA of HNF4A in its place", "hnf4a.tsv", "hnf4a.fa")
 
 
 def mpra_sets(name: str, table: str, reference: str) -> list[dict[str, Any]]:
     shared = {"table": table, "reference": reference, "block": 10}
-    classes = {"label": "effect", "positive": ["yes"], "negative": ["no"]}
+    classes = {"label": "effect", "positive": ["yes"]}
     return [
         {"name": f"{name}, effect (p ≤ 1e-5) against none (p ≥ 0.1)", **shared, **classes},
         {"name": f"{name}, size of the effect", **shared, "label": "size"},
@@ -106,30 +123,76 @@ def measured(folder: Path) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def element_starts(fasta: Path) -> dict[str, int]:
-    headers = [line[1:].split() for line in fasta.read_text().splitlines() if line.startswith(">")]
-    return {name: int(place.split(":")[1].split("-")[0]) for name, place in headers}
+Element = tuple[str, int, int, str]
+
+
+def read_elements(fasta: Path) -> dict[str, Element]:
+    """Contig, first and last position and letters of each, by name."""
+    found: dict[str, Element] = {}
+    for part in fasta.read_text().split(">")[1:]:
+        head, *lines = part.splitlines()
+        name, place = head.split()
+        contig, ends = place.split(":")
+        first, last = map(int, ends.split("-"))
+        found[name] = (contig, first, last, "".join(lines))
+    return found
+
+
+def covering(name: str, elements: dict[str, Element]) -> list[str]:
+    """The longest of the elements that hold this one, itself or others of the same place."""
+    contig, first, last, _ = elements[name]
+    around = [k for k, (c, start, end, _) in elements.items() if c == contig and start <= first and last <= end]
+    longest = max(len(elements[k][3]) for k in around)
+    return [k for k in around if len(elements[k][3]) == longest]
 
 
 def thousand_genomes(sources: Path, out: Path) -> list[dict[str, Any]]:
-    """1000 Genomes phase 3, chr20:1-2 Mb: alleles seen once in 5,008 against common ones."""
+    """1000 Genomes phase 3, chr20:1-2 Mb: SNVs seen once in 5,008 against common ones, as many of either."""
     folder = sources / "kg_chr20_1-2Mb"
-    copy_fasta([folder / "z.fa.gz"], out / "kg.fa")
-    (out / "kg.vcf.gz").write_bytes((folder / "z.vcf.gz").read_bytes())
-    limits = {"at_least": 0.05, "at_most": 0.0002, "low_is_effect": True}
-    shared = {"table": "kg.vcf.gz", "reference": "kg.fa", "label": "AF", "kinds": ["snv"], "sample": 8000}
-    return [{"name": "1000 Genomes chr20:1-2 Mb, singletons against common SNVs", **shared, **limits}]
+    [contig] = copy_fasta([folder / "z.fa.gz"], out / "kg.fa")
+    classes: dict[str, list[Row]] = {"yes": [], "no": []}
+    for line in gzip.decompress((folder / "z.vcf.gz").read_bytes()).decode().splitlines():
+        fields = line.split("\t")
+        if line.startswith("#") or len(fields[3]) > 1 or fields[4] not in "ACGT":
+            continue
+        info: dict[str, str] = {key: value for key, _, value in (part.partition("=") for part in fields[7].split(";"))}
+        frequency = float(info["AF"])
+        label = "yes" if info["AC"] == "1" else "no" if frequency >= 0.05 else None
+        if label:
+            classes[label].append({"chrom": contig, "pos": int(fields[1]), "ref": fields[3], "alt": fields[4],
+                                   "AF": frequency, "singleton": label})  # fmt: skip
+    fewer = min(map(len, classes.values()))
+    chosen = [row for rows in classes.values() for row in random.Random(0).sample(rows, fewer)]
+    write(out / "kg.tsv", sorted(chosen, key=lambda row: (int(str(row["pos"])), str(row["alt"]))))
+    shared = {"table": "kg.tsv", "reference": "kg.fa", "label": "singleton", "positive": ["yes"]}
+    return [{"name": "1000 Genomes chr20:1-2 Mb, singletons against common SNVs", **shared}]
 
 
 def tem1(sources: Path, out: Path) -> list[dict[str, Any]]:
     """Deep mutational scan of TEM-1 on its coding sequence; amino acids were measured, nucleotides are the nearest."""
     copy_fasta([sources / "dms_nucleotide" / "bla_TEM1_cds.fa"], out / "bla.fa")
-    return scan(sources, out, "TEM-1", "bla_dms.tsv.gz", "DMS_amp_2500_(b)", out / "bla.fa")
+    rows = scanned(sources, "bla_dms.tsv.gz", "DMS_amp_2500_(b)")
+    return scan("TEM-1", rows, out, "bla.fa")
 
 
-def scan(sources: Path, out: Path, name: str, file: str, label: str, reference: Path) -> list[dict[str, Any]]:
-    write(out / f"{name}.tsv", list(read(sources / "dms_nucleotide" / file)))
-    shared = {"table": f"{name}.tsv", "reference": str(reference.resolve()), "label": label, "block": 30}
+def scan_in_genome(sources: Path, out: Path, name: str, file: str, genome: Path) -> list[dict[str, Any]]:
+    """A deep mutational scan of a gene in its place."""
+    return scan(name, cut(genome, scanned(sources, file, "DMS"), out / f"{name}.fa"), out, f"{name}.fa")
+
+
+def scanned(sources: Path, file: str, label: str) -> list[Row]:
+    """Changes with a measurement, which is high where the protein works."""
+    rows = []
+    for row in read(sources / "dms_nucleotide" / file):
+        text = str(row[label])
+        if text and float(text) != UNMEASURED:
+            rows.append({**{key: row[key] for key in ("chrom", "pos", "ref", "alt", "aa_variant")}, "fitness": text})
+    return rows
+
+
+def scan(name: str, rows: Sequence[Row], out: Path, reference: str) -> list[dict[str, Any]]:
+    write(out / f"{name}.tsv", rows)
+    shared = {"table": f"{name}.tsv", "reference": reference, "label": "fitness", "block": 30}
     return [{"name": f"{name} deep mutational scan, fitness", **shared}]
 
 
@@ -157,9 +220,40 @@ def yeast_promoters(sources: Path, out: Path) -> list[dict[str, Any]]:
     ]
 
 
+def cut(path: Path, rows: Sequence[Row], target: Path) -> list[Row]:
+    """Write the stretch of a genome around the rows, and give the rows on it.
+
+    Of a genome of one contig that is the one, whatever the rows call it.
+    """
+    with genossm.genome.open(path) as genome:
+        said = str(rows[0]["chrom"])
+        contig = genome.contigs[0] if len(genome.contigs) == 1 else genome.resolve(said)
+        places = [int(str(row["pos"])) - 1 for row in rows]
+        start = max(0, min(places) // GRID - 1) * GRID
+        end = min(genome.length(contig), (max(places) // GRID + 2) * GRID)
+        letters = genome.fetch(Interval(contig, start, end)).decode()
+    name = f"{said}:{start + 1}-{end}"
+    target.write_text(f">{name}\n{letters}\n")
+    return [{**row, "chrom": name, "pos": int(str(row["pos"])) - start} for row in rows]
+
+
+def agree(out: Path, sets: Iterable[dict[str, Any]]) -> None:
+    """Stop at a REF that is not what the sequence says."""
+    for table, reference in dict.fromkeys((one["table"], one["reference"]) for one in sets):
+        rows = list(csv.DictReader((out / table).open(newline=""), delimiter="\t"))
+        with genossm.genome.open(out / reference) as genome:
+            for row in rows:
+                variant = Variant(row["chrom"], int(row["pos"]), row["ref"], row["alt"])
+                found = genome.fetch(Interval(variant.contig, variant.start0, variant.end0)).decode()
+                if found != variant.ref:
+                    raise SystemExit(f"{table}: {variant}, but {reference} has {found}.")
+        print(f"{table}: {len(rows):,} rows, REF of all agrees with {reference}")
+
+
 def read(path: Path) -> Iterator[Row]:
     with gzip.open(path, "rt", newline="") as file:
-        yield from csv.DictReader(file, delimiter="\t")
+        for row in csv.DictReader(file, delimiter="\t"):
+            yield dict(row)
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:
