@@ -16,7 +16,7 @@ import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import genossm.genome
 from genossm.sequence import Interval, Variant
@@ -66,46 +66,42 @@ def brca1(sources: Path, out: Path) -> list[dict[str, Any]]:
     shared = {"table": "brca1.tsv", "reference": "brca1.fa", "compare": ["phylop", "cadd"], "block": 100}
     classes = {"label": "loss", "positive": ["yes"]}
     return [
-        {"name": "BRCA1, loss of function against functional", **shared, **classes},
-        {"name": "BRCA1, function score", **shared, "label": "function_score"},
+        {"name": "BRCA1: loss of function", **shared, **classes},
+        {"name": "BRCA1: function score", **shared, "label": "function_score"},
     ]
 
 
 def mpra(sources: Path, out: Path) -> list[dict[str, Any]]:
     """Saturation mutagenesis of regulatory elements (Kircher 2019), each element alone on its own sequence.
 
-    Experiments on one element, also turned round, stand on one sequence, so that their blocks are drawn together.
+    Of several experiments on one element, also turned round, the first stands here: the others repeat its alleles.
     """
     folder = sources / "satmut_mpra"
     elements = read_elements(folder / "elements_GRCh37.fa")
-    home = {name: min(covering(name, elements)) for name in elements}
     rows = []
     for row in measured(folder):
-        name = home.get(str(row["Element"]))
-        if name is not None:
-            rows.append({**row, "chrom": name, "pos": int(str(row["pos"])) - elements[name][1] + 1})
+        name = str(row["Element"])
+        if name in elements:
+            rows.append({**row, "chrom": name, "pos": int(str(row["pos"])) - elements[name].first + 1})
     write(out / "mpra.tsv", rows)
-    # For heads, which would find a repeated experiment's answers in their training: one experiment a place.
-    write(out / "mpra_once.tsv", [row for row in rows if row["Element"] == row["chrom"] and row["effect"]])
-    kept = {name: elements[name][3] for name in dict.fromkeys(home.values())}
-    (out / "mpra.fa").write_text("".join(f">{name}\n{letters}\n" for name, letters in kept.items()))
-    return mpra_sets(f"MPRA, {len(elements)} experiments on their own sequence", "mpra.tsv", "mpra.fa")
+    (out / "mpra.fa").write_text("".join(f">{name}\n{one.letters}\n" for name, one in elements.items()))
+    return mpra_sets("MPRA", "mpra.tsv", "mpra.fa")
 
 
 def hnf4a(sources: Path, out: Path, chr20: Path) -> list[dict[str, Any]]:
     """One of the elements in its place on the chromosome."""
     rows = [row for row in measured(sources / "satmut_mpra") if row["Element"] == "HNF4A"]
     write(out / "hnf4a.tsv", cut(chr20, rows, out / "hnf4a.fa"))
-    return mpra_sets("MPRA of HNF4A in its place", "hnf4a.tsv", "hnf4a.fa")
+    return mpra_sets("MPRA of HNF4A in place", "hnf4a.tsv", "hnf4a.fa")
 
 
 def mpra_sets(name: str, table: str, reference: str) -> list[dict[str, Any]]:
     shared = {"table": table, "reference": reference, "block": 10}
     classes = {"label": "effect", "positive": ["yes"]}
     return [
-        {"name": f"{name}, effect (p ≤ 1e-5) against none (p ≥ 0.1)", **shared, **classes},
-        {"name": f"{name}, size of the effect", **shared, "label": "size"},
-        {"name": f"{name}, effect with its sign", **shared, "label": "Coefficient"},
+        {"name": f"{name}: effect or none", **shared, **classes},
+        {"name": f"{name}: size of the effect", **shared, "label": "size"},
+        {"name": f"{name}: effect with its sign", **shared, "label": "Coefficient"},
     ]
 
 
@@ -123,27 +119,26 @@ def measured(folder: Path) -> Iterator[Row]:
         }  # fmt: skip
 
 
-Element = tuple[str, int, int, str]
+class Element(NamedTuple):
+    """first, last: 1-based, as its header says."""
+
+    contig: str
+    first: int
+    last: int
+    letters: str
 
 
 def read_elements(fasta: Path) -> dict[str, Element]:
-    """Contig, first and last position and letters of each, by name."""
+    """By name; those that overlap an earlier one are left out."""
     found: dict[str, Element] = {}
     for part in fasta.read_text().split(">")[1:]:
         head, *lines = part.splitlines()
         name, place = head.split()
         contig, ends = place.split(":")
         first, last = map(int, ends.split("-"))
-        found[name] = (contig, first, last, "".join(lines))
+        if not any(one.contig == contig and one.first <= last and first <= one.last for one in found.values()):
+            found[name] = Element(contig, first, last, "".join(lines))
     return found
-
-
-def covering(name: str, elements: dict[str, Element]) -> list[str]:
-    """The longest of the elements that hold this one, itself or others of the same place."""
-    contig, first, last, _ = elements[name]
-    around = [k for k, (c, start, end, _) in elements.items() if c == contig and start <= first and last <= end]
-    longest = max(len(elements[k][3]) for k in around)
-    return [k for k in around if len(elements[k][3]) == longest]
 
 
 def thousand_genomes(sources: Path, out: Path) -> list[dict[str, Any]]:
@@ -165,7 +160,7 @@ def thousand_genomes(sources: Path, out: Path) -> list[dict[str, Any]]:
     chosen = [row for rows in classes.values() for row in random.Random(0).sample(rows, fewer)]
     write(out / "kg.tsv", sorted(chosen, key=lambda row: (int(str(row["pos"])), str(row["alt"]))))
     shared = {"table": "kg.tsv", "reference": "kg.fa", "label": "singleton", "positive": ["yes"]}
-    return [{"name": "1000 Genomes chr20:1-2 Mb, singletons against common SNVs", **shared}]
+    return [{"name": "1000 Genomes: singleton or common", **shared}]
 
 
 def tem1(sources: Path, out: Path) -> list[dict[str, Any]]:
@@ -193,7 +188,7 @@ def scanned(sources: Path, file: str, label: str) -> list[Row]:
 def scan(name: str, rows: Sequence[Row], out: Path, reference: str) -> list[dict[str, Any]]:
     write(out / f"{name}.tsv", rows)
     shared = {"table": f"{name}.tsv", "reference": reference, "label": "fitness", "block": 30}
-    return [{"name": f"{name} deep mutational scan, fitness", **shared}]
+    return [{"name": f"{name} scan: fitness", **shared}]
 
 
 def yeast_promoters(sources: Path, out: Path) -> list[dict[str, Any]]:
@@ -215,8 +210,8 @@ def yeast_promoters(sources: Path, out: Path) -> list[dict[str, Any]]:
     (out / "yeast_promoters.fa").write_text("".join(f">{name}\n{letters}\n" for name, letters in sequences.items()))
     shared = {"table": "yeast_promoters.tsv", "reference": "yeast_promoters.fa", "block": 1000}
     return [
-        {"name": "yeast promoters, size of the change", **shared, "label": "size"},
-        {"name": "yeast promoters, change of expression", **shared, "label": "expression"},
+        {"name": "yeast promoters: size of the change", **shared, "label": "size"},
+        {"name": "yeast promoters: change", **shared, "label": "expression"},
     ]
 
 
