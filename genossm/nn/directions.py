@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genossm.nn.config import StackConfig
+from genossm.nn.fused import Way, fusable, mix_ways
 from genossm.nn.mamba1 import Mamba1
 from genossm.nn.state import LayerState
 
@@ -44,14 +45,27 @@ class Bidirectional(nn.Module):
         if not self.tied:
             y = self.mamba_fwd(hidden, fwd, reverse=reverse)[0]
             return y + self.mamba_rev(hidden, rev, reverse=not reverse)[0], None
+        projected = self.mamba_fwd.read(hidden)
+        ways = self.ways(state, reverse=reverse)
+        if fusable(projected, ways):
+            return self.leave(mix_ways(projected, ways)[0]), None
         # Halved once, so that the backward pass puts the halves together once.
-        x, z = self.mamba_fwd.project(hidden)
+        x, z = projected.chunk(2, dim=-1)
         y = self.mamba_fwd.mix(x, z, fwd, reverse=reverse)[0]
         y = y + self.mamba_rev.mix(x, z, rev, reverse=not reverse)[0]
+        return self.leave(y), None
+
+    def ways(self, state: BothWays | None, *, reverse: bool, rows: slice = slice(None)) -> tuple[Way, Way]:
+        """Both passages over some rows."""
+        fwd, rev = (None, None) if state is None else state
+        return Way(self.mamba_fwd, fwd, reverse, rows), Way(self.mamba_rev, rev, not reverse, rows, add=True)
+
+    def leave(self, y: Float[Tensor, "batch length d_inner"]) -> Float[Tensor, "batch length d_strand"]:
+        """The tied projection out, of the sum of both ways."""
         out = self.mamba_fwd.out_proj(y)
         # Each direction has its projection's bias, though the weights meet both at once.
         bias = self.mamba_fwd.out_proj.bias
-        return (out if bias is None else out + bias), None
+        return out if bias is None else out + bias
 
 
 class BothStrands(nn.Module):
@@ -68,9 +82,15 @@ class BothStrands(nn.Module):
         self, hidden: Float[Tensor, "two_batch length d_strand"], state: tuple[BothWays, BothWays] | None = None
     ) -> tuple[Float[Tensor, "two_batch length d_strand"], None]:
         """Mix each strand along its own direction.   state: of the plus, then of the minus strand."""
-        plus, minus = hidden.chunk(2)
         of_plus, of_minus = (None, None) if state is None else state
-        return torch.cat([self.submodule(plus, of_plus)[0], self.submodule(minus, of_minus, reverse=True)[0]]), None
+        both, half = self.submodule, len(hidden) // 2
+        if both.tied and type(both.mamba_fwd.in_proj) is nn.Linear:  # what stands in for it may not see both as one
+            ways = both.ways(of_plus, reverse=False, rows=slice(half))
+            ways += both.ways(of_minus, reverse=True, rows=slice(half, None))
+            if fusable(hidden, ways):
+                return both.leave(mix_ways(both.mamba_fwd.read(hidden), ways)[0]), None
+        plus, minus = hidden.chunk(2)
+        return torch.cat([both(plus, of_plus)[0], both(minus, of_minus, reverse=True)[0]]), None
 
 
 def build_mixer(config: StackConfig) -> Mamba1 | Bidirectional | BothStrands:

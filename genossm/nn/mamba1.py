@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genossm.core.errors import MethodError
 from genossm.nn.config import StackConfig
+from genossm.nn.fused import Way, fusable, mix_ways
 from genossm.nn.neighbours import Neighbours
 from genossm.nn.norm import at_least_float32
 from genossm.nn.recompute import forgettable
@@ -59,17 +60,37 @@ class Mamba1(nn.Module):
         state: what came before the first processed position; None is the beginning of a sequence.
         reverse: run from the last position to the first.
         """
-        y, state = self.mix(*self.project(hidden), state, reverse=reverse)
-        return self.out_proj(y), state
+        projected, ways = self.read(hidden), (Way(self, state, reverse),)
+        if fusable(projected, ways):
+            y, (after,) = mix_ways(projected, ways)
+            return self.out_proj(y), after
+        x, z = projected.chunk(2, dim=-1)
+        y, after = self.mix(x, z, state, reverse=reverse)
+        return self.out_proj(y), after
 
     def project(self, hidden: Float[Tensor, "batch length d_model"]) -> tuple[Tensor, Tensor]:
         """`in_proj`: what the convolution reads, and the gate, each (batch, length, d_inner)."""
+        x, z = self.read(hidden).chunk(2, dim=-1)
+        return x, z
+
+    def read(self, hidden: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length two_d_inner"]:
+        """Both of `project` in one tensor."""
         projected = self.in_proj(hidden)
         if type(self.in_proj) is nn.Linear:  # what stands in for it may draw random numbers
             weights = given(self.in_proj.weight, self.in_proj.bias)
             projected = forgettable(projected, "projections", F.linear, hidden, *weights)
-        x, z = projected.chunk(2, dim=-1)
-        return x, z
+        return projected
+
+    def untouched(self) -> bool:
+        """Whether all between `in_proj` and `out_proj` is this class's own: nothing replaced, listened to or split."""
+        kinds = ((self.conv1d, nn.Conv1d), (self.x_proj, nn.Linear), (self.dt_proj, StepProjection))
+        for module, kind in kinds:
+            if type(module) is not kind or type(module.weight) not in (Tensor, nn.Parameter):
+                return False
+            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+                return False
+        own = type(self) is Mamba1 and self.x_proj.bias is None
+        return own and self.neighbours is None
 
     def mix(
         self,

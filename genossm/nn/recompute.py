@@ -107,6 +107,12 @@ def recomputing(level: Recompute) -> Iterator[None]:
         plan.alive.clear()
 
 
+def forgets(level: Recompute) -> bool:
+    """Whether tensors of this level are to be made again: for functions of autograd that do so themselves."""
+    plan: _Plan | None = getattr(_OF_THIS_THREAD, "plan", None)
+    return plan is not None and LEVELS.index(level) <= plan.level
+
+
 def forgettable(tensor: Tensor, level: Recompute, make: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """`tensor`, which is `make(*inputs)` bit for bit and may be made so again in the backward pass.
 

@@ -1,0 +1,306 @@
+"""The inside of mixers, from the projection in to the projection out, as one step of autograd over the back ends.
+
+The same arithmetic as `Mamba1.mix` with fewer passes over memory: the second of two directions adds to what the first
+wrote, the gradients of both halves of a projection are written where its backward pass reads them, and matrix products
+add to gradients themselves. README.md counts the bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from genossm.nn.norm import at_least_float32
+from genossm.nn.recompute import forgets
+from genossm.nn.state import LayerState
+from genossm.nn.watching import notice_state
+from genossm_kernels.causal_conv1d.contract import CompiledBackend as ConvBackend
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall
+from genossm_kernels.causal_conv1d.placing import backward_into as convolve_backward_into
+from genossm_kernels.checks import parameter, unit_stride
+from genossm_kernels.dispatch import choose_backend
+from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
+from genossm_kernels.selective_scan.contract import CompiledBackend as ScanBackend
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanTargets
+from genossm_kernels.selective_scan.placing import backward_into as scan_backward_into
+from genossm_kernels.selective_scan.placing import forward_into as scan_into
+
+if TYPE_CHECKING:
+    from genossm.nn.mamba1 import Mamba1
+
+# Elsewhere a pass over memory is not what takes the time.
+DEVICES = frozenset({"cuda"})
+
+
+class Way(NamedTuple):
+    """One passage over `rows` of a batch: by a mixer, from a state, in one direction.
+
+    add: to what earlier ways put out for these rows.
+    """
+
+    mixer: Mamba1
+    state: LayerState | None
+    reverse: bool
+    rows: slice = slice(None)
+    add: bool = False
+
+
+class _Inputs(NamedTuple):
+    """The tensors of a way, as the back ends and the products take them."""
+
+    taps: Tensor
+    tap_bias: Tensor | None
+    tail: Tensor | None
+    x_weight: Tensor
+    step_weight: Tensor
+    A: Tensor
+    D: Tensor
+    step_bias: Tensor
+    memory: Tensor | None
+
+
+class _Kept(NamedTuple):
+    """What the backward pass of a way has besides its inputs; u and delta are made again where they are None."""
+
+    low: Tensor
+    scan: Tensor
+    u: Tensor | None
+    delta: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One way: which kernels, which rows, which direction."""
+
+    convolve: ConvBackend
+    scan: ScanBackend
+    reverse: bool
+    rows: slice
+    add: bool
+
+    def halves(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        x, z = projected[self.rows].chunk(2, dim=-1)
+        return x, z
+
+    def convolution(self, x: Tensor, inputs: _Inputs) -> ConvArguments:
+        return ConvArguments(x, inputs.taps, inputs.tap_bias, True, (self.reverse,), inputs.tail, None)
+
+    def scanned(self, u: Tensor, delta: Tensor, low: Tensor, z: Tensor, inputs: _Inputs) -> ScanArguments:
+        _, B, C = _parts(low, inputs)
+        return ScanArguments(
+            u, delta, inputs.A, B, C, inputs.D, z, inputs.step_bias, True, (self.reverse,), inputs.memory, None
+        )
+
+
+def _parts(low: Tensor, inputs: _Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """The step before its projection, and the maps into and out of the state, of what `x_proj` gives."""
+    rank, d_state = inputs.step_weight.shape[1], inputs.A.shape[1]
+    step, B, C = low.split([rank, d_state, d_state], dim=-1)
+    return step, B.unsqueeze(2), C.unsqueeze(2)
+
+
+def fusable(rows: Tensor, ways: tuple[Way, ...]) -> bool:
+    """Whether `mix_ways` may stand for `Mamba1.mix` of all ways, and no one would miss what happened in between.
+
+    rows: what `in_proj` gives, or takes, which is of the same dtype.
+    """
+    if rows.device.type not in DEVICES or intercepted(rows) or rows.stride(-1) != 1:
+        return False
+    narrow = autocast_dtype(rows)
+    if narrow is not None and narrow != rows.dtype:
+        return False
+    for way in ways:
+        weights = way.mixer.x_proj.weight, way.mixer.dt_proj.weight
+        if narrow is None and any(weight.dtype != rows.dtype for weight in weights):
+            return False
+        if not way.mixer.untouched() or _steps((way,), rows) is None:
+            return False
+    return True
+
+
+def _steps(ways: tuple[Way, ...], projected: Tensor) -> tuple[_Step, ...] | None:
+    """The ways with their kernels; None where one has no backward pass of its own."""
+    found = []
+    for way in ways:
+        mixer, given = way.mixer, way.state is not None
+        facts, reverse = (projected.device, projected.dtype), (way.reverse,)
+        convolution = ConvCall(*facts, mixer.conv1d.kernel_size[0], reverse, given, False)
+        convolve = choose_backend("causal_conv1d", mixer.backend, convolution)
+        scan = choose_backend("selective_scan", mixer.backend, ScanCall(*facts, mixer.d_state, reverse, given, False))
+        if hasattr(convolve, "run") or hasattr(scan, "run"):
+            return None
+        found.append(_Step(cast(ConvBackend, convolve), cast(ScanBackend, scan), way.reverse, way.rows, way.add))
+    return tuple(found)
+
+
+def mix_ways(
+    projected: Float[Tensor, "batch length two_d_inner"], ways: tuple[Way, ...]
+) -> tuple[Float[Tensor, "batch length d_inner"], list[LayerState]]:
+    """What the ways put out together, and the state after each; for what `fusable` agrees to."""
+    steps = _steps(ways, projected)
+    assert steps is not None
+    of_mixers: dict[nn.Module, _Inputs] = {}
+    inputs: list[_Inputs] = []
+    for way in ways:
+        if way.mixer not in of_mixers:
+            of_mixers[way.mixer] = _inputs_of(way.mixer, projected.dtype)
+        inputs.append(_with_state(of_mixers[way.mixer], way.state, projected.dtype))
+    tensors = [tensor for one in inputs for tensor in one]
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (projected, *tensors)):
+        y, *states = cast(tuple[Tensor, ...], _Inside.apply(steps, not forgets("cheap"), projected, *tensors))
+    else:
+        y, states, _ = _run(steps, projected, inputs, need_backward=False, keep=False)
+    after = [LayerState(tail, memory) for tail, memory in zip(states[::2], states[1::2], strict=True)]
+    for way, state in zip(ways, after, strict=True):
+        notice_state(way.mixer, state.scan)
+    return y, after
+
+
+def _inputs_of(mixer: Mamba1, dtype: torch.dtype) -> _Inputs:
+    """Casts are recorded by autograd, each once."""
+    wide = torch.promote_types(dtype, torch.float32)
+    bias = mixer.conv1d.bias
+    return _Inputs(
+        taps=parameter(mixer.conv1d.weight.squeeze(1), wide),
+        tap_bias=None if bias is None else parameter(bias, wide),
+        tail=None,
+        x_weight=narrowed(mixer.x_proj.weight, dtype),
+        step_weight=narrowed(mixer.dt_proj.weight, dtype),
+        A=parameter(-torch.exp(at_least_float32(mixer.A_log)), wide),
+        D=parameter(mixer.D, wide),
+        step_bias=parameter(mixer.dt_proj.bias, wide),
+        memory=None,
+    )
+
+
+def _with_state(inputs: _Inputs, state: LayerState | None, dtype: torch.dtype) -> _Inputs:
+    if state is None:
+        return inputs
+    tail, memory = parameter(state.conv, dtype), parameter(state.scan, inputs.A.dtype)
+    return inputs._replace(tail=tail, memory=memory)
+
+
+def _run(
+    steps: tuple[_Step, ...], projected: Tensor, inputs: list[_Inputs], *, need_backward: bool, keep: bool
+) -> tuple[Tensor, list[Tensor], list[_Kept]]:
+    """Outputs, the two states after each way, and what the backward pass of each keeps; `keep` u and delta as well."""
+    batch, length, both = projected.shape
+    y = torch.empty((batch, length, both // 2), dtype=projected.dtype, device=projected.device)
+    states, kept = [], []
+    for step, one in zip(steps, inputs, strict=True):
+        x, z = step.halves(projected)
+        u, tail = step.convolve.forward(step.convolution(x, one))
+        low = F.linear(u, one.x_weight)
+        delta = F.linear(_parts(low, one)[0], one.step_weight)
+        arguments = step.scanned(u, delta, low, z, one)
+        memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=need_backward)
+        states += [tail, memory]
+        if saved is not None:
+            kept.append(_Kept(low, saved, u if keep else None, delta if keep else None))
+        # The next way takes their memory.
+        del u, low, delta, arguments, saved
+    return y, states, kept
+
+
+class _Inside(torch.autograd.Function):
+    """Inputs: the ways, whether u and delta are kept, what `in_proj` gave, then the `_Inputs` of every way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, steps: tuple[_Step, ...], keep: bool, projected: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        inputs = _grouped(tensors, _Inputs)
+        with torch.autocast(projected.device.type, enabled=False):
+            y, states, kept = _run(steps, projected, inputs, need_backward=True, keep=keep)
+        ctx.save_for_backward(projected, *tensors, *(tensor for one in kept for tensor in one))
+        ctx.set_materialize_grads(False)
+        ctx.steps = steps
+        return (y, *states)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
+        ctx: Any, grad_y: Tensor | None, *grad_states: Tensor | None
+    ) -> tuple[Any, ...]:
+        projected, *saved = ctx.saved_tensors
+        count = len(ctx.steps) * len(_Inputs._fields)
+        inputs, kept = _grouped(saved[:count], _Inputs), _grouped(saved[count:], _Kept)
+        del saved
+        if grad_y is None:
+            grad_y = torch.zeros_like(projected.chunk(2, dim=-1)[0], memory_format=torch.contiguous_format)
+        wanted = _grouped(ctx.needs_input_grad[3:], _Inputs)
+        # Both halves of it are written by the kernels: `in_proj` differentiates one tensor.
+        grad_projected = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
+        found: list[Tensor | None] = []
+        with torch.autocast(projected.device.type, enabled=False):
+            for number, step in enumerate(ctx.steps):
+                gradients = (unit_stride(grad_y), *grad_states[2 * number : 2 * number + 2])
+                found += _differentiate(
+                    step, projected, inputs[number], kept[number], gradients, grad_projected, wanted[number]
+                )
+        return (None, None, grad_projected, *found)
+
+
+def _differentiate(
+    step: _Step,
+    projected: Tensor,
+    inputs: _Inputs,
+    kept: _Kept,
+    grad_outputs: tuple[Tensor | None, ...],
+    grad_projected: Tensor,
+    wanted: Any,
+) -> _Inputs:
+    """The gradients of a way's inputs; that of what it read goes into its rows of `grad_projected`."""
+    grad_y, grad_tail, grad_memory = grad_outputs
+    assert grad_y is not None
+    (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
+    convolution, low = step.convolution(x, inputs), kept.low
+    u = step.convolve.forward(convolution)[0] if kept.u is None else kept.u
+    small = _parts(low, inputs)[0]
+    delta = F.linear(small, inputs.step_weight) if kept.delta is None else kept.delta
+    grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
+    grad_small, grad_B, grad_C = _parts(grad_low, inputs)
+    of_scan = scan_backward_into(
+        step.scan,
+        step.scanned(u, delta, low, z, inputs),
+        kept.scan,
+        grad_y[step.rows],
+        None if grad_memory is None else grad_memory.contiguous(),
+        ScanTargets(grad_z, grad_B, grad_C, step.add),
+    )
+    del delta
+    torch.mm(_flat(of_scan.delta), inputs.step_weight, out=_flat(grad_small))
+    step_weight = _flat(of_scan.delta).t() @ _flat(small) if wanted.step_weight else None
+    # The product adds to the scan's gradient where that lies.
+    grad_u = _flat(of_scan.u).addmm_(_flat(grad_low), inputs.x_weight).view(u.shape)
+    x_weight = _flat(grad_low).t() @ _flat(u) if wanted.x_weight else None
+    del u
+    grad_tail = None if grad_tail is None else grad_tail.contiguous()
+    of_convolution = convolve_backward_into(step.convolve, convolution, grad_u, grad_tail, grad_x, add=step.add)
+    return _Inputs(
+        taps=of_convolution.weight,
+        tap_bias=of_convolution.bias,
+        tail=of_convolution.initial_state,
+        x_weight=x_weight,  # type: ignore[arg-type]
+        step_weight=step_weight,  # type: ignore[arg-type]
+        A=of_scan.A,
+        D=cast(Tensor, of_scan.D),
+        step_bias=cast(Tensor, of_scan.delta_bias),
+        memory=of_scan.initial_state,
+    )
+
+
+def _flat(rows: Tensor) -> Tensor:
+    """(batch, length, channels) as a matrix, without a copy."""
+    return rows.view(-1, rows.shape[-1])
+
+
+def _grouped(flat: Any, kind: Any) -> list[Any]:
+    size = len(kind._fields)
+    return [kind(*flat[start : start + size]) for start in range(0, len(flat), size)]
