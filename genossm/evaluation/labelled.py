@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class LabelledSet:
     label: its column, or INFO key.   positive, at_least, at_most: which are the class with an effect (see
     `LabelColumn`); none of them: the label is a number to correlate with.   low_is_effect: the class is told by small
     labels: alleles of at most `at_most` are the class, those of at least `at_least` the others.
+    effect_is: "low" or "high", where a measurement has its effect; "" for one that may go either way.
     compare: other columns to judge on the same alleles.   kinds: of "snv", "insertion", "deletion", "other", these
     alone: their scores differ in size.   block: bases of the bootstrap.
     sample: that many alleles drawn at random; 0 takes all.
@@ -51,6 +53,7 @@ class LabelledSet:
     at_least: float | None = None
     at_most: float | None = None
     low_is_effect: bool = False
+    effect_is: Literal["low", "high", ""] = ""
     compare: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     block: int = 10_000

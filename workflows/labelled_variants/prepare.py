@@ -67,7 +67,7 @@ def brca1(sources: Path, out: Path) -> list[dict[str, Any]]:
     classes = {"label": "loss", "positive": ["yes"]}
     return [
         {"name": "BRCA1: loss of function", **shared, **classes},
-        {"name": "BRCA1: function score", **shared, "label": "function_score"},
+        {"name": "BRCA1: function score", **shared, "label": "function_score", "effect_is": "low"},
     ]
 
 
@@ -100,7 +100,7 @@ def mpra_sets(name: str, table: str, reference: str) -> list[dict[str, Any]]:
     classes = {"label": "effect", "positive": ["yes"]}
     return [
         {"name": f"{name}: effect or none", **shared, **classes},
-        {"name": f"{name}: size of the effect", **shared, "label": "size"},
+        {"name": f"{name}: size of the effect", **shared, "label": "size", "effect_is": "high"},
         {"name": f"{name}: effect with its sign", **shared, "label": "Coefficient"},
     ]
 
@@ -187,7 +187,7 @@ def scanned(sources: Path, file: str, label: str) -> list[Row]:
 
 def scan(name: str, rows: Sequence[Row], out: Path, reference: str) -> list[dict[str, Any]]:
     write(out / f"{name}.tsv", rows)
-    shared = {"table": f"{name}.tsv", "reference": reference, "label": "fitness", "block": 30}
+    shared = {"table": f"{name}.tsv", "reference": reference, "label": "fitness", "effect_is": "low", "block": 30}
     return [{"name": f"{name} scan: fitness", **shared}]
 
 
@@ -210,7 +210,7 @@ def yeast_promoters(sources: Path, out: Path) -> list[dict[str, Any]]:
     (out / "yeast_promoters.fa").write_text("".join(f">{name}\n{letters}\n" for name, letters in sequences.items()))
     shared = {"table": "yeast_promoters.tsv", "reference": "yeast_promoters.fa", "block": 1000}
     return [
-        {"name": "yeast promoters: size of the change", **shared, "label": "size"},
+        {"name": "yeast promoters: size of the change", **shared, "label": "size", "effect_is": "high"},
         {"name": "yeast promoters: change", **shared, "label": "expression"},
     ]
 
