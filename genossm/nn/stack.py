@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genossm.core.errors import ConfigError, MethodError
 from genossm.nn.config import StackConfig
 from genossm.nn.directions import build_mixer, exchange_strands, join_strands
-from genossm.nn.norm import at_least_float32, build_norm, normalized
+from genossm.nn.norm import at_least_float32, branch, build_norm
 from genossm.nn.recompute import Recompute, recomputing
 from genossm.nn.state import LayerState, StackState
 from genossm_kernels import ShapeError
@@ -63,7 +63,8 @@ class Block(nn.Module):
             return self._run(stream, state)
 
     def _run(self, stream: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState | None]:
-        mixed, after = self.mixer(normalized(self.norm, stream), state)
+        hidden, stream = branch(self.norm, stream)
+        mixed, after = self.mixer(hidden, state)
         return stream + mixed.to(stream.dtype), after
 
 

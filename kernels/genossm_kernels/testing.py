@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from genossm_kernels.add_norm import add_norm
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.selective_scan import selective_scan
 
@@ -87,6 +88,40 @@ def conv_inputs(
     if packed:
         inputs["seq_idx"] = packed_index(batch, length, generator)
     return inputs
+
+
+def norm_inputs(
+    *, rows: tuple[int, ...] = (2, 33), channels: int = 24, x: bool = True, bias: bool = False, seed: int = 0
+) -> dict[str, Tensor]:
+    """Float64 tensors for `add_norm(**inputs)`, rounded to bfloat16 so that narrower copies are the same."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"x": (*rows, channels), "residual": (*rows, channels), "weight": (channels,), "bias": (channels,)}
+    without = {name for name, there in (("x", x), ("bias", bias)) if not there}
+    # A mean that is not small, or nothing shows whether it was taken off.
+    return {
+        name: (1.5 + torch.randn(shape, generator=generator)).bfloat16().double()
+        for name, shape in shapes.items()
+        if name not in without
+    }
+
+
+def norm_results(
+    inputs: dict[str, Tensor], *, dtype: torch.dtype, used: tuple[str, ...] = ("y", "stream"), **options: Any
+) -> dict[str, Tensor]:
+    """Both outputs of `add_norm` and all gradients, under random weights for the outputs that are `used`."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in inputs.items()}
+    x = leaves.pop("x", None)
+    # Not a leaf, as a stream inside a network is none.
+    y, stream = add_norm(x, leaves["residual"] * 1, leaves["weight"], leaves.get("bias"), dtype=dtype, **options)
+    found = {"y": y, "stream": stream}
+    leaves = leaves if x is None else {"x": x, **leaves}
+    generator = torch.Generator().manual_seed(1)
+    weights = {name: torch.randn(out.shape, generator=generator).bfloat16().to(out) for name, out in found.items()}
+    outputs = [found[name] for name in used]
+    given = torch.autograd.grad(outputs, list(leaves.values()), [weights[name] for name in used], allow_unused=True)
+    for (name, leaf), gradient in zip(leaves.items(), given, strict=True):
+        found[f"grad {name}"] = torch.zeros_like(leaf) if gradient is None else gradient
+    return {name: tensor.detach() for name, tensor in found.items()}
 
 
 def packed_index(batch: int, length: int, generator: torch.Generator) -> Tensor:

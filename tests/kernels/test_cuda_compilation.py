@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from genossm_kernels._cuda import cache, compiler
+from genossm_kernels.add_norm import cuda as norm_backend
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda_plan as scan_plan
 
 SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "PACKED": 1, "PADDED_STATE": 16, "ALIGNED": 1, "ALIGNED_MAPS": 1}
 SEGMENT_MACROS = SCAN_MACROS | {"SEGMENT_WARPS": 4, "SEGMENT_BLOCKS": 3}
 CONVOLUTION = {"DTYPE": 1, "SILU": 1, "ALIGNED": 1}
+NORM = {"DTYPE": 1, "NARROW_X": 1, "NARROW_STREAM": 0, "NARROW_Y": 1, "ADD": 1, "LAYER": 1, "BIAS": 1, "ALIGNED": 1}
 SOURCES = {
     "scan_forward": (scan_plan._FORWARD, SEGMENT_MACROS),
     "scan_forward_adding": (scan_plan._FORWARD, SEGMENT_MACROS | {"ADD_Y": 1}),
@@ -22,6 +24,7 @@ SOURCES = {
     "convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0}),
     "convolution_adding": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0, "ADD": 1}),
     "wide_convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 24, "PIECE": 1, "PACKED": 1}),
+    "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),
 }
 needs_compiler = pytest.mark.skipif(
     not compiler.installed(), reason="genossm[cuda] is not installed: there is no NVRTC to compile with"

@@ -1,0 +1,107 @@
+"""What the public function promises a back end of `add_norm`, and what it expects back.
+
+The two kinds of back end are those of `selective_scan.contract`. Arguments arrive checked: `weight` and `bias`
+contiguous in the arithmetic's dtype (float64 for a float64 stream, else float32).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genossm_kernels.checks import plain_size
+
+
+class NormCall(NamedTuple):
+    """What of a call decides which back ends can run it."""
+
+    device: torch.device
+    dtypes: tuple[torch.dtype, ...]
+    channels: int
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NormArguments:
+    """Inputs of one addition and normalisation.
+
+    layer: subtract the mean. dtype: of the normalised output.
+    """
+
+    x: Float[Tensor, "*rows channels"] | None
+    residual: Float[Tensor, "*rows channels"]
+    weight: Float[Tensor, " channels"]
+    bias: Float[Tensor, " channels"] | None
+    layer: bool
+    eps: float
+    dtype: torch.dtype
+
+    @property
+    def facts(self) -> tuple[torch.device, tuple[torch.dtype, ...], int]:
+        """The fields of `NormCall`; a plain tuple, which a compiler can follow."""
+        added = () if self.x is None else (self.x.dtype,)
+        dtypes = (self.residual.dtype, self.dtype, *added)
+        return self.residual.device, dtypes, plain_size(self.residual.shape[-1])
+
+    @property
+    def call(self) -> NormCall:
+        return NormCall(*self.facts)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NormSaved:
+    """What the backward pass has: the sum in place of what was added. x_dtype: None where nothing was added."""
+
+    stream: Float[Tensor, "*rows channels"]
+    weight: Float[Tensor, " channels"]
+    with_bias: bool
+    layer: bool
+    eps: float
+    x_dtype: torch.dtype | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NormGradients:
+    """One gradient an input; None where the input is None.
+
+    `x` is `residual` itself where both have one dtype.
+    """
+
+    x: Tensor | None
+    residual: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+class CompiledBackend(Protocol):
+    """A back end with a hand-written backward pass."""
+
+    def unavailable(self, call: NormCall) -> str | None:
+        """None if `forward` and `backward` can run such calls here, else the reason."""
+        ...
+
+    def forward(
+        self, arguments: NormArguments
+    ) -> tuple[Float[Tensor, "*rows channels"], Float[Tensor, "*rows channels"]]:
+        """The normalised stream, and the stream: `residual` itself where there is no x, else new."""
+        ...
+
+    def backward(
+        self,
+        saved: NormSaved,
+        grad_y: Float[Tensor, "*rows channels"],
+        grad_stream: Float[Tensor, "*rows channels"] | None,
+    ) -> NormGradients: ...
+
+
+class DifferentiableBackend(Protocol):
+    """A back end made of differentiable calls."""
+
+    def unavailable(self, call: NormCall) -> str | None: ...
+
+    def run(self, arguments: NormArguments) -> tuple[Float[Tensor, "*rows channels"], Float[Tensor, "*rows channels"]]:
+        """The normalised stream, and the stream."""
+        ...
