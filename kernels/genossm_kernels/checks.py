@@ -70,13 +70,17 @@ def check_reverse(operator: str, reverse: bool | tuple[bool, ...], channels: int
     if isinstance(reverse, bool):
         return (reverse,)
     blocks = tuple(reverse)
-    if not blocks or not all(isinstance(block, bool) for block in blocks):
+    if not blocks or not all_bools(blocks):
         raise KernelError(f"{operator}: reverse is {reverse!r}; wanted a bool or a non-empty tuple of bools.")
     if channels % len(blocks):
         raise ShapeError(
             f"{operator}: reverse has {len(blocks)} entries, which do not divide {channels} channels into equal blocks."
         )
     return blocks if len(set(blocks)) > 1 else blocks[:1]
+
+
+def all_bools(blocks: tuple[object, ...]) -> bool:
+    return all(isinstance(block, bool) for block in blocks)
 
 
 def check_seq_idx(operator: str, seq_idx: Tensor | None, batch: int, length: int) -> Tensor | None:

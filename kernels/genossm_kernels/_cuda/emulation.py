@@ -6,12 +6,18 @@ import ctypes
 import functools
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
 
 from genossm_kernels._cuda.cache import cache_key
+from genossm_kernels._cuda.program import Launch, Layout
 from genossm_kernels._cuda.source import read_source
 
+_Result = TypeVar("_Result")
 _HEADER = Path(__file__).parent / "emulation.h"
 _FLAGS = ("-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off", "-fno-gnu-unique")
 
@@ -22,21 +28,30 @@ class EmulatedModule:
 
     def launch(
         self,
-        stream: None,  # noqa: ARG002
+        stream: None,
         kernel: str,
         blocks: int,
         threads: int,
         shared_bytes: int,
         parameters: ctypes.Structure,
     ) -> None:
+        pointer = ctypes.c_void_p(ctypes.addressof(parameters))
+        launch = self.bind(kernel, blocks, threads, shared_bytes, ctypes.sizeof(parameters))
+        launch(stream, ctypes.addressof(pointer))
+
+    def bind(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameter_bytes: int) -> Launch:
         size = getattr(self._library, f"parameter_bytes_{kernel}")
         size.restype = ctypes.c_size_t
         expected = size()
-        if expected != ctypes.sizeof(parameters):
-            raise TypeError(f"{kernel} takes {expected} bytes of parameters, got {ctypes.sizeof(parameters)}")
+        if expected != parameter_bytes:
+            raise TypeError(f"{kernel} takes {expected} bytes of parameters, got {parameter_bytes}")
         run = getattr(self._library, f"emulate_{kernel}")
         run.argtypes = [ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint, ctypes.c_size_t]
-        run(ctypes.addressof(parameters), blocks, 1, threads, shared_bytes)
+
+        def launch(stream: None, parameters: int) -> None:  # noqa: ARG001
+            run(ctypes.c_void_p.from_address(parameters), blocks, 1, threads, shared_bytes)
+
+        return launch
 
     def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:  # noqa: ARG002
         return 3  # few and odd, so that a block takes several pieces of work
@@ -57,6 +72,12 @@ class Emulator:
 
     def active(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        return function(None, *arguments)
+
+    def empty(self, layout: Layout) -> torch.Tensor:
+        return torch.empty(layout.shape, dtype=layout.dtype)
 
 
 @functools.cache

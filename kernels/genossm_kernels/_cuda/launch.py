@@ -6,17 +6,19 @@ import ctypes
 import functools
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from genossm_kernels._cuda.compiler import compile_kernels, missing_package, unusable_reason
+from genossm_kernels._cuda.program import Launch, Layout
 
 _DEFAULT_SHARED_BYTES = 48 * 1024
 OLDEST_CAPABILITY = (8, 0)
+_Result = TypeVar("_Result")
 
 
 class Module(Protocol):
@@ -26,6 +28,10 @@ class Module(Protocol):
         self, stream: Any, kernel: str, blocks: int, threads: int, shared_bytes: int, parameters: ctypes.Structure
     ) -> None:
         """Queue `kernel(parameters)` on what `Launcher.active` gave; `parameters` is copied."""
+        ...
+
+    def bind(self, kernel: str, blocks: int, threads: int, shared_bytes: int, parameter_bytes: int) -> Launch:
+        """A launch for a `Program`: all of it but the stream and the parameters."""
         ...
 
     def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
@@ -47,10 +53,18 @@ class Launcher(Protocol):
         """While inside, this device is the thread's; gives PyTorch's current stream on it, for `Module.launch`."""
         ...
 
+    def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """`function(stream, *arguments)` inside `active`, at less cost."""
+        ...
 
-def address(tensor: torch.Tensor | None) -> int | None:
-    """Where a tensor begins, as kernels' parameters have it."""
-    return None if tensor is None else tensor.data_ptr()
+    def empty(self, layout: Layout) -> torch.Tensor:
+        """Memory on this device, which is the thread's."""
+        ...
+
+
+def address(tensor: torch.Tensor | None) -> int:
+    """Where a tensor begins, as kernels' parameters have it: 0 for none."""
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def unavailable_reason(device: torch.device) -> str | None:
@@ -99,6 +113,15 @@ class Gpu:
         if torch.cuda.current_device() == self.index:
             return nullcontext(self._stream())
         return self._switched()
+
+    def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        if _current_device() == self.index:
+            return function(self._stream(), *arguments)
+        with self._switched() as stream:
+            return function(stream, *arguments)
+
+    def empty(self, layout: Layout) -> torch.Tensor:
+        return _empty_strided(*layout)
 
     @contextmanager
     def _switched(self) -> Iterator[Any]:
@@ -166,6 +189,23 @@ class GpuModule:
         array = ctypes.addressof(pointer)
         _check(_driver().cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, array, 0))
 
+    def bind(
+        self,
+        kernel: str,
+        blocks: int,
+        threads: int,
+        shared_bytes: int,
+        parameter_bytes: int,  # noqa: ARG002
+    ) -> Launch:
+        function, queue, success = self._function(kernel, shared_bytes), _driver().cuLaunchKernel, _success()
+
+        def launch(stream: Any, parameters: int) -> None:
+            result = queue(function, blocks, 1, 1, threads, 1, 1, shared_bytes, stream, parameters, 0)
+            if result[0] is not success:
+                _check(result)
+
+        return launch
+
     def resident_blocks(self, kernel: str, threads: int, shared_bytes: int) -> int:
         key = (kernel, threads, shared_bytes)
         if key not in self._resident:
@@ -182,13 +222,27 @@ def _raw_stream(index: int) -> int:
     return torch.cuda.current_stream(index).cuda_stream
 
 
-# What PyTorch's own generated code calls: a number, and no object around it.
+def _empty_strided(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Memory on the current device."""
+    return torch.empty_strided(shape, strides, dtype=dtype, device="cuda")
+
+
+# What PyTorch's own generated code calls: a number, and no object around it; memory, and no dispatcher on the way.
 _raw_stream = getattr(torch._C, "_cuda_getCurrentRawStream", _raw_stream)
+_current_device = getattr(torch._C, "_cuda_getDevice", torch.cuda.current_device)
+_empty_strided = getattr(
+    getattr(getattr(torch._C, "_dynamo", None), "guards", None), "_empty_strided_cuda", _empty_strided
+)
 
 
 @functools.cache
 def _driver() -> Any:
     return importlib.import_module("cuda.bindings.driver")
+
+
+@functools.cache
+def _success() -> Any:
+    return _driver().CUresult.CUDA_SUCCESS
 
 
 def _check(result: tuple[Any, ...]) -> Any:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from genossm_kernels.causal_conv1d import reference, torch_path
 from genossm_kernels.causal_conv1d.autograd import run_compiled
-from genossm_kernels.causal_conv1d.contract import ConvArguments
+from genossm_kernels.causal_conv1d.contract import ConvArguments, kind_of
 from genossm_kernels.causal_conv1d.torch_operator import run_operator, traced_backend
 from genossm_kernels.checks import (
+    all_bools,
     check_activations,
     check_device,
     check_reverse,
@@ -28,6 +29,7 @@ from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 __all__ = ["causal_conv1d"]
 
 _NAME = "causal_conv1d"
+_TENSORS = ("x", "weight", "bias", "initial_state", "seq_idx")
 _DIFFERENTIABLE = {"reference": reference.run, "torch": torch_path.run}
 
 
@@ -109,19 +111,45 @@ def causal_conv1d(
     narrow = autocast_dtype(x)
     if narrow is not None:
         x = narrowed(x, narrow)
-    arguments = _check(x, weight, bias, activation, reverse, initial_state, seq_idx)
-    y, final_state = _run(arguments, backend)
+    given = (x, weight, bias, activation, reverse, initial_state, seq_idx)
+    y, final_state = _run_traced(_check(*given), backend) if intercepted(x) else _run(_known(*given), backend)
     return (y, final_state) if return_final_state else y
 
 
 def _run(arguments: ConvArguments, backend: str) -> tuple[Tensor, Tensor]:
-    if intercepted(arguments.x):
-        name = traced_backend(backend, *arguments.facts)
-        if name == "mamba_ssm":
-            raise BackendUnavailableError(f"{_NAME}: backend 'mamba_ssm' is for eager calls; 'cuda' can be traced.")
-        return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
     module = choose_backend(_NAME, backend, arguments.call)
-    return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
+    return run_compiled(module, arguments) if hasattr(module, "forward") else module.run(arguments)  # type: ignore[arg-type]
+
+
+def _run_traced(arguments: ConvArguments, backend: str) -> tuple[Tensor, Tensor]:
+    name = traced_backend(backend, *arguments.facts)
+    if name == "mamba_ssm":
+        raise BackendUnavailableError(f"{_NAME}: backend 'mamba_ssm' is for eager calls; 'cuda' can be traced.")
+    return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
+
+
+def _known(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None,
+    reverse: bool | tuple[bool, ...],
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+) -> ConvArguments:
+    """As `_check` has them. Where it found nothing to say or to convert, calls of that kind are not checked again."""
+    blocks = (reverse,) if isinstance(reverse, bool) else tuple(reverse)
+    given = ConvArguments(x, weight, bias, activation == "silu", blocks, initial_state, seq_idx)
+    if all_bools(blocks) and activation in ("silu", None):
+        given.kind = kind_of(given)
+        if given.kind.checked:
+            return given
+    arguments = _check(x, weight, bias, activation, reverse, initial_state, seq_idx)
+    if arguments.reverse != blocks or any(getattr(arguments, name) is not getattr(given, name) for name in _TENSORS):
+        return arguments
+    assert given.kind is not None
+    given.kind.checked = True
+    return given
 
 
 def _check(

@@ -24,20 +24,26 @@ class ConvFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*tensors, arguments.seq_idx)
         ctx.set_materialize_grads(False)
-        ctx.backend = backend
-        ctx.options = (arguments.silu, arguments.reverse)
+        ctx.call = (backend, arguments.silu, arguments.reverse)
         return backend.forward(arguments)
 
     @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
-        ctx: Any, *grad_outputs: Tensor | None
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None
     ) -> tuple[Any, ...]:
-        x, weight, bias, initial_state, seq_idx = ctx.saved_tensors
-        silu, reverse = ctx.options
-        arguments = ConvArguments(x, weight, bias, silu, reverse, initial_state, seq_idx)
-        gradients = differentiate(ctx.backend, arguments, *grad_outputs)
-        return (None, None, *(getattr(gradients, name) for name in DIFFERENTIABLE))
+        # Recorded itself, where someone wants second derivatives, it has to say that there are none.
+        return (_gradients_once if torch.is_grad_enabled() else _gradients)(ctx, grad_y, grad_final_state)
+
+
+def _gradients(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None) -> tuple[Any, ...]:
+    x, weight, bias, initial_state, seq_idx = ctx.saved_tensors
+    backend, silu, reverse = ctx.call
+    arguments = ConvArguments(x, weight, bias, silu, reverse, initial_state, seq_idx)
+    found = differentiate(backend, arguments, grad_y, grad_final_state)
+    return None, None, found.x, found.weight, found.bias, found.initial_state
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 def differentiate(
@@ -53,7 +59,8 @@ def differentiate(
 
 def run_compiled(backend: CompiledBackend, arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     """y and the final state, recorded for autograd only where something asks for a gradient."""
-    tensors = tuple(getattr(arguments, name) for name in DIFFERENTIABLE)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return ConvFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
+    if torch.is_grad_enabled():
+        tensors = (arguments.x, arguments.weight, arguments.bias, arguments.initial_state)
+        if any(tensor is not None and tensor.requires_grad for tensor in tensors):
+            return ConvFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
     return backend.forward(arguments)

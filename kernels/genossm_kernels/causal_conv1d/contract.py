@@ -15,6 +15,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from genossm_kernels.checks import plain_size, state_dtype
+from genossm_kernels.kinds import Kind, Kinds, traits
 
 
 class ConvCall(NamedTuple):
@@ -28,7 +29,7 @@ class ConvCall(NamedTuple):
     with_seq_idx: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen: that costs a microsecond a call
 class ConvArguments:
     """Inputs of one convolution; `reverse` has one entry a block of `channels / len(reverse)` channels."""
 
@@ -39,6 +40,7 @@ class ConvArguments:
     reverse: tuple[bool, ...]
     initial_state: Float[Tensor, "batch tail channels"] | None
     seq_idx: Int32[Tensor, "batch length"] | None
+    kind: Kind | None = None  # what `kind_of` says of these, where that is known
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -53,6 +55,25 @@ class ConvArguments:
     @property
     def call(self) -> ConvCall:
         return ConvCall(*self.facts)
+
+
+_kinds = Kinds()
+
+
+def kind_of(a: ConvArguments) -> Kind:
+    """The kind of a call with these arguments."""
+    x, weight = a.x, a.weight
+    return _kinds.of(
+        (
+            a.silu,
+            a.reverse,
+            (x.shape, x.stride(), x.dtype, x.device),
+            (weight.shape, weight.stride(), weight.dtype, weight.device),
+            traits(a.bias),
+            traits(a.initial_state),
+            traits(a.seq_idx),
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

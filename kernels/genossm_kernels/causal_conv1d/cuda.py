@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from genossm_kernels._cuda.launch import Launcher, launcher_for, unavailable_reason
-from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients
+from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavailable_reason
+from genossm_kernels._cuda.program import Layout, Program
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients, kind_of
 
 _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 PLACES = True
 _WIDEST = 128
 _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
-_THREADS = 128
+_THREADS, _SUM_THREADS = 128, 512
 _SHORTEST_CHUNK, _LONGEST_CHUNK = 16, 256
 _REGISTERS = 96  # for what a thread holds a tap: inputs and weights, and their gradients in the backward pass
 _THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
@@ -25,6 +28,7 @@ _THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
 _POINTERS = (
     "x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx",
     "y", "final_state", "grad_x", "grad_initial_state", "weight_partial",
+    "grad_weight", "grad_bias",
 )
 _STRIDES = (
     "x_batch", "x_row", "y_batch", "y_row", "grad_y_batch", "grad_y_row", "grad_x_batch", "grad_x_row", "length",
@@ -55,19 +59,40 @@ def unavailable(call: ConvCall) -> str | None:
     return unavailable_reason(call.device)
 
 
+class _Forward(NamedTuple):
+    """What calls of one kind share."""
+
+    program: Program
+    y: Layout
+    final_state: Layout
+
+
+class _Backward(NamedTuple):
+    """The same of the backward pass."""
+
+    program: Program
+    x: Layout
+    weight: Layout
+    bias: Layout | None
+    initial_state: Layout | None
+    partial: Layout
+
+
 def forward(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
     """y and the final state; the backward pass recomputes what it needs from the inputs."""
     launcher = launcher_for(arguments.x.device)
-    x, width = arguments.x, arguments.weight.shape[1]
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    final_state = torch.empty(x.shape[0], width - 1, x.shape[2], dtype=x.dtype, device=x.device)
-    piece = _piece(arguments, 2)
-    parameters, threads = _parameters(arguments, launcher, piece)
-    parameters.y, parameters.y_batch, parameters.y_row = y.data_ptr(), y.stride(0), y.stride(1)
-    parameters.final_state = final_state.data_ptr()
-    module = launcher.module(_SOURCE, _macros(arguments, piece, (x,)))
-    with launcher.active() as stream:
-        module.launch(stream, "convolve", -(-threads // _THREADS), _THREADS, 0, parameters)
+    return launcher.run(_forward, launcher, arguments)
+
+
+def _forward(stream: Any, launcher: Launcher, a: ConvArguments) -> tuple[Tensor, Tensor]:
+    x = a.x.data_ptr()
+    prepared, key = (a.kind or kind_of(a)).prepared, (launcher, x % 16)
+    call = prepared.get(key)
+    if call is None:
+        call = prepared[key] = _prepare_forward(launcher, a, x)
+    y, final_state = launcher.empty(call.y), launcher.empty(call.final_state)
+    inputs = (x, address(a.initial_state), a.weight.data_ptr(), address(a.bias), address(a.seq_idx))
+    call.program.run(stream, *inputs, y.data_ptr(), final_state.data_ptr())
     return y, final_state
 
 
@@ -81,29 +106,88 @@ def backward(
 ) -> ConvGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
     launcher = launcher_for(arguments.x.device)
-    x, weight = arguments.x, arguments.weight
-    channels, width = weight.shape
-    piece = _piece(arguments, 4)
-    parameters, threads = _parameters(arguments, launcher, piece)
+    return launcher.run(_backward, launcher, arguments, grad_y, grad_final_state, grad_x, add)
+
+
+def _backward(
+    stream: Any,
+    launcher: Launcher,
+    a: ConvArguments,
+    grad_y: Tensor,
+    grad_final_state: Tensor | None,
+    grad_x: Tensor | None,
+    add: bool,
+) -> ConvGradients:
+    x, gradient, written = a.x.data_ptr(), grad_y.data_ptr(), address(grad_x)
+    strides = None if grad_x is None else grad_x.stride()
+    prepared, key = (
+        (a.kind or kind_of(a)).prepared,
+        (launcher, (x | gradient | written) % 16, grad_y.stride(), strides, add),
+    )
+    call = prepared.get(key)
+    if call is None:
+        call = prepared[key] = _prepare_backward(launcher, a, x | gradient | written, grad_y.stride(), strides, add)
     if grad_x is None:
-        grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    grad_initial = None if arguments.initial_state is None else torch.empty_like(arguments.initial_state)
-    chunks = x.shape[0] * parameters.chunks
-    partial = torch.empty(chunks, channels, width + 1, dtype=torch.float32, device=x.device)
-    parameters.grad_y, parameters.grad_y_batch, parameters.grad_y_row = grad_y.data_ptr(), *grad_y.stride()[:2]
-    if grad_final_state is not None:
-        parameters.grad_final_state = grad_final_state.data_ptr()
-    parameters.grad_x, parameters.grad_x_batch, parameters.grad_x_row = grad_x.data_ptr(), *grad_x.stride()[:2]
-    parameters.weight_partial = partial.data_ptr()
-    if grad_initial is not None:
-        parameters.grad_initial_state = grad_initial.data_ptr()
-    macros = _macros(arguments, piece, (x, grad_y, grad_x))
+        grad_x = launcher.empty(call.x)
+    weight, partial = launcher.empty(call.weight), launcher.empty(call.partial)
+    bias = None if call.bias is None else launcher.empty(call.bias)
+    initial = None if call.initial_state is None else launcher.empty(call.initial_state)
+    call.program.run(
+        stream,
+        *(x, gradient, address(a.initial_state), address(grad_final_state)),
+        *(a.weight.data_ptr(), address(a.bias), address(a.seq_idx)),
+        *(grad_x.data_ptr(), address(initial), partial.data_ptr(), weight.data_ptr(), address(bias)),
+    )
+    return ConvGradients(x=grad_x, weight=weight, bias=bias, initial_state=initial)
+
+
+def _prepare_forward(launcher: Launcher, a: ConvArguments, start: int) -> _Forward:
+    batch, _, channels = a.x.shape
+    y = Layout.of(a.x.shape, a.x.dtype)
+    final_state = Layout.of((batch, a.weight.shape[1] - 1, channels), a.x.dtype)
+    piece = _piece(a, 2)
+    p, threads = _parameters(a, launcher, piece)
+    p.y_batch, p.y_row, _ = y.strides
+    module = launcher.module(_SOURCE, _macros(a, piece, start, (a.x.stride(),)))
+    launch = module.bind("convolve", -(-threads // _THREADS), _THREADS, 0, ctypes.sizeof(p))
+    addresses = ("x", "initial_state", "weight", "bias", "seq_idx", "y", "final_state")
+    return _Forward(Program([launch], p, addresses), y, final_state)
+
+
+def _prepare_backward(
+    launcher: Launcher,
+    a: ConvArguments,
+    start: int,
+    grad_y: tuple[int, ...],
+    grad_x: tuple[int, ...] | None,
+    add: bool,
+) -> _Backward:
+    """start: addresses of rows, or-ed.   grad_y, grad_x: strides, of the caller's memory for grad_x if there is any."""
+    channels, width = a.weight.shape
+    own, weight = Layout.of(a.x.shape, a.x.dtype), Layout.of(a.weight.shape, torch.float32)
+    piece = _piece(a, 4)
+    p, threads = _parameters(a, launcher, piece)
+    p.grad_y_batch, p.grad_y_row, _ = grad_y
+    p.grad_x_batch, p.grad_x_row, _ = grad_x or own.strides
+    macros = _macros(a, piece, start, (a.x.stride(), grad_y, grad_x or own.strides))
     module = launcher.module(_SOURCE, (*macros, ("ADD", 1)) if add else macros)
-    with launcher.active() as stream:
-        module.launch(stream, "convolve_gradients", -(-threads // _THREADS), _THREADS, 0, parameters)
-    sums = partial.sum(dim=0)
-    bias = None if arguments.bias is None else sums[:, width].contiguous()
-    return ConvGradients(x=grad_x, weight=sums[:, :width].contiguous(), bias=bias, initial_state=grad_initial)
+    size, columns = ctypes.sizeof(p), channels * (width + 1)
+    launches = [
+        module.bind("convolve_gradients", -(-threads // _THREADS), _THREADS, 0, size),
+        module.bind("sum_chunks", -(-columns // 32), _SUM_THREADS, 4 * _SUM_THREADS, size),
+    ]
+    addresses = (
+        *("x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx"),
+        *("grad_x", "grad_initial_state", "weight_partial", "grad_weight", "grad_bias"),
+    )
+    return _Backward(
+        program=Program(launches, p, addresses),
+        x=own,
+        weight=weight,
+        bias=None if a.bias is None else Layout.of((channels,), torch.float32),
+        initial_state=None if a.initial_state is None else Layout.of(a.initial_state.shape, a.x.dtype),
+        partial=Layout.of((p.batch * p.chunks, channels, width + 1), torch.float32),
+    )
 
 
 def _piece(arguments: ConvArguments, held: int) -> int:
@@ -115,12 +199,9 @@ def _piece(arguments: ConvArguments, held: int) -> int:
 
 
 def _parameters(arguments: ConvArguments, launcher: Launcher, piece: int) -> tuple[ConvParameters, int]:
-    """The parameters common to both passes, and the number of threads that share the work."""
+    """The parameters common to both passes without addresses, and the number of threads that share the work."""
     a, x = arguments, arguments.x
     p = ConvParameters()
-    for name in ("x", "weight", "bias", "initial_state", "seq_idx"):
-        tensor: Tensor | None = getattr(a, name)
-        setattr(p, name, None if tensor is None else tensor.data_ptr())
     p.x_batch, p.x_row = x.stride()[:2]
     p.batch, p.length, p.channels = x.shape
     p.blocks = len(a.reverse)
@@ -136,13 +217,13 @@ def _parameters(arguments: ConvArguments, launcher: Launcher, piece: int) -> tup
     return p, pieces * p.chunks
 
 
-def _macros(arguments: ConvArguments, piece: int, rows: tuple[Tensor, ...]) -> tuple[tuple[str, int], ...]:
-    """What the source is compiled for. `rows` are the tensors whose channels may be read a piece at a time."""
-    size = piece * arguments.x.element_size()
+def _macros(
+    arguments: ConvArguments, piece: int, start: int, rows: Sequence[tuple[int, ...]]
+) -> tuple[tuple[str, int], ...]:
+    """What the source is compiled for. start: addresses, or-ed, and rows: strides of what may be read in pieces."""
     block_length = arguments.x.shape[2] // len(arguments.reverse)
-    whole = block_length % piece == 0 and all(
-        row.data_ptr() % size == 0 and all(stride % piece == 0 for stride in row.stride()[:-1]) for row in rows
-    )
+    begins = start % (piece * arguments.x.element_size()) == 0
+    whole = begins and block_length % piece == 0 and all(step % piece == 0 for row in rows for step in row[:-1])
     return (
         ("ALIGNED", int(whole)),
         ("DTYPE", _DTYPES[arguments.x.dtype]),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genossm_kernels.checks import (
     ACTIVATION_DTYPES,
+    all_bools,
     check_activations,
     check_device,
     check_reverse,
@@ -23,12 +24,13 @@ from genossm_kernels.errors import BackendUnavailableError, ShapeError
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 from genossm_kernels.selective_scan import reference, torch_path
 from genossm_kernels.selective_scan.autograd import run_compiled
-from genossm_kernels.selective_scan.contract import ScanArguments
+from genossm_kernels.selective_scan.contract import ScanArguments, kind_of
 from genossm_kernels.selective_scan.torch_operator import run_operator, traced_backend
 
 __all__ = ["selective_scan"]
 
 _NAME = "selective_scan"
+_TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
 _DIFFERENTIABLE = {"reference": reference.run, "torch": torch_path.run}
 
 
@@ -131,19 +133,50 @@ def selective_scan(
     if narrow is not None:
         u, delta, B, C = (narrowed(tensor, narrow) for tensor in (u, delta, B, C))
         z = None if z is None else narrowed(z, narrow)
-    arguments = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
-    y, final_state = _run(arguments, backend)
+    given = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
+    y, final_state = _run_traced(_check(*given), backend) if intercepted(u) else _run(_known(*given), backend)
     return (y, final_state) if return_final_state else y
 
 
 def _run(arguments: ScanArguments, backend: str) -> tuple[Tensor, Tensor]:
-    if intercepted(arguments.u):
-        name = traced_backend(backend, *arguments.facts)
-        if name == "mamba_ssm":
-            raise BackendUnavailableError(f"{_NAME}: backend 'mamba_ssm' is for eager calls; 'cuda' can be traced.")
-        return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
     module = choose_backend(_NAME, backend, arguments.call)
-    return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
+    return run_compiled(module, arguments) if hasattr(module, "forward") else module.run(arguments)  # type: ignore[arg-type]
+
+
+def _run_traced(arguments: ScanArguments, backend: str) -> tuple[Tensor, Tensor]:
+    name = traced_backend(backend, *arguments.facts)
+    if name == "mamba_ssm":
+        raise BackendUnavailableError(f"{_NAME}: backend 'mamba_ssm' is for eager calls; 'cuda' can be traced.")
+    return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
+
+
+def _known(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    reverse: bool | tuple[bool, ...],
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+) -> ScanArguments:
+    """As `_check` has them. Where it found nothing to say or to convert, calls of that kind are not checked again."""
+    blocks = (reverse,) if isinstance(reverse, bool) else tuple(reverse)
+    given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, blocks, initial_state, seq_idx)
+    if all_bools(blocks):
+        given.kind = kind_of(given)
+        if given.kind.checked:
+            return given
+    arguments = _check(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
+    if arguments.reverse != blocks or any(getattr(arguments, name) is not getattr(given, name) for name in _TENSORS):
+        return arguments
+    assert given.kind is not None
+    given.kind.checked = True
+    return given
 
 
 def _check(

@@ -25,20 +25,30 @@ class ScanFunction(torch.autograd.Function):
         y, final_state, kept = backend.forward(arguments, need_backward=True)
         ctx.save_for_backward(*tensors, arguments.seq_idx, kept)
         ctx.set_materialize_grads(False)
-        ctx.backend = backend
-        ctx.options = (arguments.delta_softplus, arguments.reverse)
+        ctx.call = (backend, arguments.delta_softplus, arguments.reverse)
         return y, final_state
 
     @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
-        ctx: Any, *grad_outputs: Tensor | None
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None
     ) -> tuple[Any, ...]:
-        u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx, kept = ctx.saved_tensors
-        delta_softplus, reverse = ctx.options
-        arguments = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
-        gradients = differentiate(ctx.backend, arguments, kept, *grad_outputs)
-        return (None, None, *(getattr(gradients, name) for name in DIFFERENTIABLE))
+        # Recorded itself, where someone wants second derivatives, it has to say that there are none.
+        return (_gradients_once if torch.is_grad_enabled() else _gradients)(ctx, grad_y, grad_final_state)
+
+
+def _gradients(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None) -> tuple[Any, ...]:
+    u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx, kept = ctx.saved_tensors
+    backend, delta_softplus, reverse = ctx.call
+    arguments = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
+    found = differentiate(backend, arguments, kept, grad_y, grad_final_state)
+    return (
+        *(None, None),
+        *(found.u, found.delta, found.A, found.B, found.C),
+        *(found.D, found.z, found.delta_bias, found.initial_state),
+    )
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 def differentiate(
@@ -58,9 +68,11 @@ def differentiate(
 
 def run_compiled(backend: CompiledBackend, arguments: ScanArguments) -> tuple[Tensor, Tensor]:
     """y and the final state, recorded for autograd only where something asks for a gradient."""
-    tensors = tuple(getattr(arguments, name) for name in DIFFERENTIABLE)
-    if wants_gradient(tensors):
-        return ScanFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
+    if torch.is_grad_enabled():
+        a = arguments
+        tensors = (a.u, a.delta, a.A, a.B, a.C, a.D, a.z, a.delta_bias, a.initial_state)
+        if wants_gradient(tensors):
+            return ScanFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
     y, final_state, _ = backend.forward(arguments, need_backward=False)
     return y, final_state
 

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from genossm_kernels.checks import plain_size, state_dtype
+from genossm_kernels.kinds import Kind, Kinds, traits
 
 
 class ScanCall(NamedTuple):
@@ -32,7 +33,7 @@ class ScanCall(NamedTuple):
     with_seq_idx: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen: that costs a microsecond a call
 class ScanArguments:
     """Inputs of one scan; `reverse` has one entry a block of `channels / len(reverse)` channels."""
 
@@ -48,6 +49,7 @@ class ScanArguments:
     reverse: tuple[bool, ...]
     initial_state: Float[Tensor, "batch channels state"] | None
     seq_idx: Int32[Tensor, "batch length"] | None
+    kind: Kind | None = None  # what `kind_of` says of these, where that is known
 
     @property
     def state_dtype(self) -> torch.dtype:
@@ -62,6 +64,30 @@ class ScanArguments:
     @property
     def call(self) -> ScanCall:
         return ScanCall(*self.facts)
+
+
+_kinds = Kinds()
+
+
+def kind_of(a: ScanArguments) -> Kind:
+    """The kind of a call with these arguments."""
+    u, delta, A, B, C, D, z, delta_bias = a.u, a.delta, a.A, a.B, a.C, a.D, a.z, a.delta_bias
+    return _kinds.of(
+        (
+            a.delta_softplus,
+            a.reverse,
+            (u.shape, u.stride(), u.dtype, u.device),
+            (delta.shape, delta.stride(), delta.dtype, delta.device),
+            (A.shape, A.stride(), A.dtype, A.device),
+            (B.shape, B.stride(), B.dtype, B.device),
+            (C.shape, C.stride(), C.dtype, C.device),
+            traits(D),
+            traits(z),
+            traits(delta_bias),
+            traits(a.initial_state),
+            traits(a.seq_idx),
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

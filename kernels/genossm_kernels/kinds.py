@@ -1,0 +1,44 @@
+"""Calls that differ in nothing but values and addresses are of one kind; what is found out about it is kept with it.
+
+A call costs as much as Python does before the first launch. With this that is one look-up: checks, the choice of a plan
+and the parameters of launches are done at the first call of a kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from torch import Tensor
+
+_MOST_KINDS = 4096  # of an operator; then all are forgotten, which costs a few hundred microseconds a kind
+
+
+class Kind:
+    """What is known of a kind of call."""
+
+    __slots__ = ("checked", "prepared")
+
+    def __init__(self) -> None:
+        self.checked = False  # the public function found nothing to say and nothing to convert
+        self.prepared: dict[Hashable, Any] = {}  # what a back end keeps, under keys of its own
+
+
+class Kinds:
+    """The kinds of one operator. Threads may share it: two that meet a new kind at once do the same work twice."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Kind] = {}
+
+    def of(self, key: Hashable) -> Kind:
+        kind = self._known.get(key)
+        if kind is None:
+            if len(self._known) >= _MOST_KINDS:
+                self._known.clear()
+            kind = self._known.setdefault(key, Kind())
+        return kind
+
+
+def traits(tensor: Tensor | None) -> Hashable:
+    """All of a tensor that a kind depends on."""
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)

@@ -1,0 +1,237 @@
+"""What calls of one kind share on a GPU: launches, parameters without addresses, and the memory to be made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from genossm_kernels._cuda.launch import Launcher
+from genossm_kernels._cuda.program import Layout, Program
+from genossm_kernels.selective_scan.contract import ScanArguments
+from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
+from genossm_kernels.selective_scan.cuda_plan import CHECKPOINT, SCRATCH_FLOATS, Plan, Shape, plan_for
+
+Strides = tuple[int, ...]
+
+# What a call fills in, in the order of the structure.
+# fmt: off
+_FORWARD = (
+    "u", "delta", "B", "C", "z", "A", "D", "bias", "initial_state", "seq_idx", "y", "final_state",
+    "segment_state", "segment_sum", "checkpoints",
+)
+_BACKWARD = (
+    "u", "delta", "B", "C", "z", "grad_y", "A", "D", "bias", "initial_state", "grad_final_state", "seq_idx",
+    "grad_u", "grad_delta", "grad_z", "grad_B", "grad_C", "grad_A", "grad_D", "grad_bias", "grad_initial_state",
+    "segment_state", "segment_sum", "checkpoints", "scratch", "map_partial", "A_partial", "sum_partial",
+)
+# fmt: on
+
+
+class ForwardCall(NamedTuple):
+    program: Program
+    y: Layout
+    final_state: Layout
+    kept: Layout | None
+    work: Layout | None  # of segments; `sums` bytes from its start are sums of steps
+    sums: int
+
+
+class Places(NamedTuple):
+    """Memory of the caller's for gradients: strides, and whether rows of B and C begin on four elements."""
+
+    add: bool
+    z: Strides
+    B: Strides
+    C: Strides
+    whole: bool
+
+
+class BackwardCall(NamedTuple):
+    program: Program
+    gradients: tuple[Layout | None, ...]  # in the order of ScanGradients; None for what is not there or is the caller's
+    work: Layout
+    offsets: tuple[
+        int, ...
+    ]  # bytes from its start to the arrays of _BACKWARD from `segment_state` on but `checkpoints`
+
+
+def prepare_forward(
+    launcher: Launcher,
+    a: ScanArguments,
+    rows: int,
+    maps: int,
+    *,
+    need_backward: bool,
+    strides: Strides | None,
+    add: bool,
+) -> ForwardCall:
+    """rows, maps: addresses of activations, of B and C, or-ed.   strides: of the caller's memory for y."""
+    batch, length, channels = a.u.shape
+    y = Layout.of(a.u.shape, a.u.dtype)
+    plan = _plan(launcher, a, rows, maps, None, strides or y.strides)
+    p = _parameters(a, plan)
+    p.y_batch, p.y_row, _ = strides or y.strides
+    module, threads, size = plan.forward_module(launcher, add), 32 * plan.warps, len(bytes(p))
+    launches = []
+    if plan.segments > 1:
+        blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
+        launches.append(module.bind("segment_states", blocks, threads, plan.state_bytes, size))
+        launches.append(module.bind("carry_states", _carry_blocks(a, plan), 256, 0, size))
+    blocks = -(-batch * plan.segments * plan.tiles // plan.warps)
+    launches.append(module.bind("outputs", blocks, threads, plan.output_bytes, size))
+    offsets, floats = _side_by_side(_segment_work(a, plan))
+    states = (batch, channels, a.A.shape[1])
+    kept = (batch, -(-length // CHECKPOINT), channels, plan.padded_state)
+    return ForwardCall(
+        program=Program(launches, p, _FORWARD),
+        y=y,
+        final_state=Layout.of(states, torch.float32),
+        kept=Layout.of(kept, torch.float32) if need_backward else None,
+        work=Layout.of((floats,), torch.float32) if floats else None,
+        sums=offsets[1],
+    )
+
+
+def prepare_backward(
+    launcher: Launcher, a: ScanArguments, rows: int, maps: int, grad_y: Strides, targets: tuple[object, ...] | None
+) -> BackwardCall:
+    """targets: the fields of `Places`."""
+    batch, length, channels = a.u.shape
+    places = _own_places(a) if targets is None else Places(*targets)  # type: ignore[arg-type]
+    plan = _plan(launcher, a, rows, maps, grad_y, places.z)
+    p = _parameters(a, plan)
+    p.grad_y_batch, p.grad_y_row, _ = grad_y
+    _describe_places(p, places, a.A.shape[1])
+    module, size = plan.backward_module(launcher), len(bytes(p))
+    launches = []
+    if plan.segments > 1:
+        blocks, threads = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps), 32 * plan.warps
+        adjoints = plan.adjoint_module(launcher)
+        launches.append(adjoints.bind("segment_adjoints", blocks, threads, plan.adjoint_bytes, size))
+        launches.append(adjoints.bind("carry_adjoints", _carry_blocks(a, plan), 256, 0, size))
+    threads = 32 * plan.gradient_warps
+    resident = module.resident_blocks("gradients", threads, plan.gradient_bytes)
+    blocks = min(resident, batch * plan.segments * plan.parts)
+    launches.append(module.bind("gradients", blocks, threads, plan.gradient_bytes, size))
+    launches.append(module.bind("sum_parameters", -(-channels * (plan.padded_state + 2) // 128), 128, 0, size))
+    launches.append(module.bind("sum_maps", -(-batch * length * plan.padded_state // 512), 256, 0, size))
+    sizes = _segment_work(a, plan) | {
+        "scratch": blocks * plan.gradient_warps * SCRATCH_FLOATS,
+        "map_partial": plan.parts * batch * length * 2 * plan.padded_state,
+        "A_partial": batch * plan.segments * channels * plan.padded_state,
+        "sum_partial": batch * plan.segments * 2 * channels,
+    }
+    offsets, floats = _side_by_side(sizes)
+    return BackwardCall(
+        Program(launches, p, _BACKWARD), _layouts(a, targets is not None), Layout.of((floats,), torch.float32), offsets
+    )
+
+
+def _plan(
+    launcher: Launcher, a: ScanArguments, rows: int, maps: int, grad_y: Strides | None, written: Strides | None
+) -> Plan:
+    """written: strides of y, or of the gradient of z."""
+    batch, length, channels = a.u.shape
+    groups, d_state = a.B.shape[2:]
+    blocks, vector = len(a.reverse), 16 // a.u.dtype.itemsize
+    strides = (a.u.stride(), a.delta.stride(), None if a.z is None else a.z.stride(), grad_y, written)
+    shape = Shape(
+        dtype=a.u.dtype,
+        batch=batch,
+        length=length,
+        channels=channels,
+        d_state=d_state,
+        groups=groups,
+        blocks=blocks,
+        softplus=bool(a.delta_softplus),
+        gate=a.z is not None,
+        packed=a.seq_idx is not None,
+        aligned=rows % 16 == 0
+        and channels // math.lcm(blocks, groups) % vector == 0
+        and all(_whole(row, vector) for row in strides),
+        aligned_maps=maps % 16 == 0
+        and d_state % vector == 0
+        and _whole(a.B.stride(), vector)
+        and _whole(a.C.stride(), vector),
+    )
+    return plan_for(launcher, shape)
+
+
+def _parameters(a: ScanArguments, plan: Plan) -> ScanParameters:
+    """Sizes and the inputs' strides."""
+    p = ScanParameters()
+    p.u_batch, p.u_row, _ = a.u.stride()
+    p.delta_batch, p.delta_row, _ = a.delta.stride()
+    if a.z is not None:
+        p.z_batch, p.z_row, _ = a.z.stride()
+    p.B_batch, p.B_row, p.B_group, _ = a.B.stride()
+    p.C_batch, p.C_row, p.C_group, _ = a.C.stride()
+    p.batch, p.length, p.channels = a.u.shape
+    p.groups, p.d_state = a.B.shape[2:]
+    p.blocks = len(a.reverse)
+    p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
+    p.runs, p.tiles_per_run, p.parts_per_run = plan.runs, plan.tiles_per_run, plan.parts_per_run
+    p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, CHECKPOINT
+    return p
+
+
+def _own_places(a: ScanArguments) -> Places:
+    """Gradients in memory of their own: contiguous."""
+    rows, maps = Layout.of(a.u.shape, a.u.dtype).strides, Layout.of(a.B.shape, a.B.dtype).strides
+    return Places(add=False, z=rows, B=maps, C=maps, whole=True)
+
+
+def _describe_places(p: ScanParameters, places: Places, d_state: int) -> None:
+    p.grad_z_batch, p.grad_z_row, _ = places.z
+    p.grad_B_batch, p.grad_B_row = places.B[:2]
+    p.grad_C_batch, p.grad_C_row = places.C[:2]
+    p.add_grad_z = places.add
+    p.whole_map_rows = places.whole and not any(step % 4 for step in (*places.B[:2], *places.C[:2], d_state))
+
+
+def _layouts(a: ScanArguments, placed: bool) -> tuple[Layout | None, ...]:
+    """Of the gradients that are to be made, in their order."""
+    rows, maps = Layout.of(a.u.shape, a.u.dtype), Layout.of(a.B.shape, a.B.dtype)
+    row = Layout.of((a.u.shape[2],), torch.float32)
+    return (
+        rows,
+        rows,
+        Layout.of(a.A.shape, torch.float32),
+        None if placed else maps,
+        None if placed else maps,
+        None if a.D is None else row,
+        None if placed or a.z is None else rows,
+        None if a.delta_bias is None else row,
+        None if a.initial_state is None else Layout.of(a.initial_state.shape, torch.float32),
+    )
+
+
+def _whole(strides: Strides | None, vector: int) -> bool:
+    """Whether each row begins a whole number of vectors after another."""
+    return strides is None or not any(stride % vector for stride in strides[:-1])
+
+
+def padded(states: int) -> int:
+    """As the kernels hold them: 4, 8, 16, 32 or 64."""
+    return max(4, 1 << (states - 1).bit_length())
+
+
+def _segment_work(a: ScanArguments, plan: Plan) -> dict[str, int]:
+    cells = a.u.shape[0] * plan.segments * a.u.shape[2] if plan.segments > 1 else 0
+    return {"segment_state": cells * plan.padded_state, "segment_sum": cells}
+
+
+def _side_by_side(sizes: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
+    """Bytes from the start of one piece of memory to each of these numbers of floats, on 256 bytes; floats in all."""
+    offsets, total = [], 0
+    for size in sizes.values():
+        offsets.append(4 * total)
+        total += -(-size // 64) * 64
+    return tuple(offsets), total
+
+
+def _carry_blocks(a: ScanArguments, plan: Plan) -> int:
+    return -(-a.u.shape[0] * a.u.shape[2] * plan.padded_state // 256)
