@@ -65,7 +65,8 @@ class Block(nn.Module):
     def _run(self, stream: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState | None]:
         hidden, stream = branch(self.norm, stream)
         mixed, after = self.mixer(hidden, state)
-        return stream + mixed.to(stream.dtype), after
+        # Two dtypes in one addition: a narrow result is not first written out wide.
+        return (stream + mixed).to(stream.dtype), after
 
 
 class Stack(nn.Module):
