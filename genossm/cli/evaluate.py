@@ -10,6 +10,7 @@ COMMANDS: Commands = {
     "context": ("genossm.cli.evaluate_context", "Bits per base by how much sequence a method sees."),
     "context-table": ("genossm.cli.evaluate_context_table", "Set results by context side by side, with intervals."),
     "labelled": ("genossm.cli.evaluate_labelled", "Scores against labelled variants: AUROC, Spearman."),
+    "labelled-table": ("genossm.cli.evaluate_labelled_table", "Set results on labelled variants side by side."),
     "places": ("genossm.cli.evaluate_places", "Tell judged bases inside repeats from those outside."),
     "variants": ("genossm.cli.evaluate_variants", "Scores beside allele frequency."),
 }

@@ -16,7 +16,7 @@ from genossm.evaluation.labelled import Figure, LabelledConfig, SetResult, judge
 from genossm.evaluation.labelled_scores import ModelScores, Scores, count_tables
 from genossm.variants.opening import load_model
 
-FORMAT, FORMAT_VERSION = "genossm-labelled", 1
+FORMAT, FORMAT_VERSION = "genossm-labelled", 2
 
 
 @dataclass(frozen=True)

@@ -193,5 +193,33 @@ def test_published_sets_come_into_one_form(tmp_path: Path) -> None:
         ["E", "2", "T", "G", "yes"],
         ["E", "3", "T", "A", "no"],
     ]
-    for each in (*prepare.brca1(source, out), *prepare.mpra(source, out)):
+    sets = [*prepare.brca1(source, out), *prepare.mpra(source, out)]
+
+    table("kg_chr20_1-2Mb/z.fa.gz", ">z here\nACGTACGT\n")
+    rows = [(1, "A", "C", 0.0002, 1), (2, "C", "T", 0.3, 1500), (3, "GT", "G", 0.3, 1500), (4, "T", "A", 0.01, 50)]
+    lines = [f"z\t{pos}\t.\t{ref}\t{alt}\t.\t.\tAC={count};AF={af}" for pos, ref, alt, af, count in rows]
+    table("kg_chr20_1-2Mb/z.vcf.gz", "\n".join(["##fileformat=VCFv4.1", *lines]) + "\n")
+    sets += prepare.thousand_genomes(source, out)
+    assert [line.split("\t")[1::4] for line in (out / "kg.tsv").read_text().splitlines()[1:]] == [
+        ["1", "yes"],
+        ["2", "no"],
+    ]
+
+    # A scan in its genome stands on a stretch of it, and what was not measured is no measurement.
+    genome = random_sequence(300_000, seed=8)
+    write_fasta(tmp_path / "genome.fa", {"chromosome": genome})
+    ref = chr(genome[270_000 - 1])
+    scan = "chrom\tpos\tref\talt\taa_variant\tDMS\n"
+    scan += f"U1\t270000\t{ref}\t{'CATG'['ACGT'.index(ref)]}\tA2D\t0.5\nU1\t270000\t{ref}\tAC\tA2E\t-999\n"
+    table("dms_nucleotide/g.tsv.gz", scan)
+    sets += prepare.scan_in_genome(source, out, "G", "g.tsv.gz", tmp_path / "genome.fa")
+    [row] = [line.split("\t") for line in (out / "G.tsv").read_text().splitlines()[1:]]
+    start = 3 * prepare.GRID
+    assert row[:3] == [f"U1:{start + 1}-300000", str(270_000 - start), ref]
+    prepare.agree(out, sets)
+    (out / "bla.fa").write_text(">x\nTTTT\n")
+    (out / "wrong.tsv").write_text("chrom\tpos\tref\talt\nx\t2\tA\tC\n")
+    with pytest.raises(SystemExit, match=r"x:2:A>C, but bla\.fa has T"):
+        prepare.agree(out, [{"table": "wrong.tsv", "reference": "bla.fa"}])
+    for each in sets:
         from_mapping(LabelledSet, each)

@@ -235,7 +235,8 @@ def cut(path: Path, rows: Sequence[Row], target: Path) -> list[Row]:
 def agree(out: Path, sets: Iterable[dict[str, Any]]) -> None:
     """Stop at a REF that is not what the sequence says."""
     for table, reference in dict.fromkeys((one["table"], one["reference"]) for one in sets):
-        rows = list(csv.DictReader((out / table).open(newline=""), delimiter="\t"))
+        with (out / table).open(newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
         with genossm.genome.open(out / reference) as genome:
             for row in rows:
                 variant = Variant(row["chrom"], int(row["pos"]), row["ref"], row["alt"])
