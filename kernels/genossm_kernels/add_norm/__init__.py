@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genossm_kernels.add_norm import reference, torch_path
 from genossm_kernels.add_norm.autograd import run_compiled
-from genossm_kernels.add_norm.contract import NormArguments
+from genossm_kernels.add_norm.contract import NormArguments, in_rows, kind_of
 from genossm_kernels.add_norm.torch_operator import run_operator, traced_backend
 from genossm_kernels.checks import ACTIVATION_DTYPES, check_device, check_shape, parameter, state_dtype
 from genossm_kernels.dispatch import choose_backend
@@ -20,6 +20,7 @@ from genossm_kernels.operators import autocast_dtype, intercepted
 __all__ = ["add_norm"]
 
 _NAME = "add_norm"
+_TENSORS = ("x", "residual", "weight", "bias")
 _DIFFERENTIABLE = {"reference": reference.run, "torch": torch_path.run, "cpu": torch_path.run}
 
 
@@ -53,8 +54,8 @@ def add_norm(
     is one operator, `genossm::add_norm`.
 
     Returns:
-        y, and the stream in the dtype of `residual`. Without x the stream is `residual`, or another tensor on the same
-        memory: whoever goes on with it has its gradient added to the norm's in the same pass over memory.
+        y, and the stream in the dtype of `residual`. Without x that is what was given, on the same memory where its
+        rows have one stride: whoever goes on with it has its gradient added to the norm's in the same pass over memory.
 
     Raises:
         ShapeError: sizes disagree, or there are no channels.
@@ -63,12 +64,37 @@ def add_norm(
 
     Source: Zhang & Sennrich 2019; Ba et al. 2016.
     """
-    arguments = _check(x, residual, weight, bias, kind, eps, dtype)
+    given = (x, residual, weight, bias, kind, eps, dtype or autocast_dtype(residual) or weight.dtype)
     if intercepted(residual):
+        arguments = _check(*given)
         name = "torch" if torch.compiler.is_compiling() else traced_backend(backend, *arguments.facts)
         return _DIFFERENTIABLE[name](arguments) if name in _DIFFERENTIABLE else run_operator(arguments, name)
+    arguments = _known(*given)
     module = choose_backend(_NAME, backend, arguments.call)
-    return module.run(arguments) if hasattr(module, "run") else run_compiled(module, arguments)  # type: ignore[arg-type]
+    return run_compiled(module, arguments) if hasattr(module, "forward") else module.run(arguments)  # type: ignore[arg-type]
+
+
+def _known(
+    x: Tensor | None,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kind: str,
+    eps: float,
+    dtype: torch.dtype,
+) -> NormArguments:
+    """As `_check` has them. Where it found nothing to say or to convert, calls of that kind are not checked again."""
+    if kind not in ("rms", "layer"):
+        return _check(x, residual, weight, bias, kind, eps, dtype)
+    given = NormArguments(x, residual, weight, bias, kind == "layer", eps, dtype)
+    given.kind = kind_of(given)
+    if given.kind.checked:
+        return given
+    arguments = _check(x, residual, weight, bias, kind, eps, dtype)
+    if any(getattr(arguments, name) is not getattr(given, name) for name in _TENSORS):
+        return arguments
+    given.kind.checked = True
+    return given
 
 
 def _check(
@@ -78,7 +104,7 @@ def _check(
     bias: Tensor | None,
     kind: str,
     eps: float,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
 ) -> NormArguments:
     if residual.dim() < 1 or residual.shape[-1] == 0:
         raise ShapeError(f"{_NAME}: residual is {tuple(residual.shape)}; wanted (..., channels), at least one channel.")
@@ -96,11 +122,11 @@ def _check(
             raise KernelError(f"{_NAME}: {name} is {tensor.dtype}; wanted float32, float64, bfloat16 or float16.")
     wide = state_dtype(residual.dtype)
     return NormArguments(
-        x=x,
-        residual=residual,
+        x=None if x is None else in_rows(x),
+        residual=in_rows(residual),
         weight=parameter(weight, wide),
         bias=None if bias is None else parameter(bias, wide),
         layer=kind == "layer",
         eps=eps,
-        dtype=dtype or autocast_dtype(residual) or weight.dtype,
+        dtype=dtype,
     )

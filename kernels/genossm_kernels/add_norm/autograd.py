@@ -24,18 +24,23 @@ class NormFunction(torch.autograd.Function):
         # and what comes back to it meets the gradient of the norm in one pass.
         ctx.save_for_backward(stream, weight)
         ctx.set_materialize_grads(False)
-        ctx.backend = backend
-        ctx.options = (bias is not None, arguments.layer, arguments.eps, None if x is None else x.dtype)
+        ctx.call = (backend, bias is not None, arguments.layer, arguments.eps, None if x is None else x.dtype)
         return y, stream
 
     @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (once_differentiable hides the signature)
-        ctx: Any, *grad_outputs: Tensor | None
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_y: Tensor | None, grad_stream: Tensor | None
     ) -> tuple[Any, ...]:
-        stream, weight = ctx.saved_tensors
-        saved = NormSaved(stream, weight, *ctx.options)
-        return (None, None, *differentiate(ctx.backend, saved, *grad_outputs))
+        # Recorded itself, where someone wants second derivatives, it has to say that there are none.
+        return (_gradients_once if torch.is_grad_enabled() else _gradients)(ctx, grad_y, grad_stream)
+
+
+def _gradients(ctx: Any, grad_y: Tensor | None, grad_stream: Tensor | None) -> tuple[Any, ...]:
+    backend, *options = ctx.call
+    return None, None, *differentiate(backend, NormSaved(*ctx.saved_tensors, *options), grad_y, grad_stream)
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 def differentiate(
@@ -51,7 +56,8 @@ def differentiate(
 
 def run_compiled(backend: CompiledBackend, arguments: NormArguments) -> tuple[Tensor, Tensor]:
     """y and the stream, recorded for autograd only where something asks for a gradient."""
-    tensors = (arguments.x, arguments.residual, arguments.weight, arguments.bias)
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        return NormFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
+    if torch.is_grad_enabled():
+        tensors = (arguments.x, arguments.residual, arguments.weight, arguments.bias)
+        if any(tensor is not None and tensor.requires_grad for tensor in tensors):
+            return NormFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
     return backend.forward(arguments)

@@ -1,12 +1,14 @@
 """What the public function promises a back end of `add_norm`, and what it expects back.
 
-The two kinds of back end are those of `selective_scan.contract`. Arguments arrive checked: `weight` and `bias`
-contiguous in the arithmetic's dtype (float64 for a float64 stream, else float32).
+The two kinds of back end are those of `selective_scan.contract`. Arguments arrive checked: rows without gaps and one
+stride between them, `weight` and `bias` contiguous in the arithmetic's dtype (float64 for a float64 stream, else
+float32).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genossm_kernels.checks import plain_size
+from genossm_kernels.kinds import Kind, Kinds, traits
 
 
 class NormCall(NamedTuple):
@@ -24,7 +27,7 @@ class NormCall(NamedTuple):
     channels: int
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen: that costs a microsecond a call
 class NormArguments:
     """Inputs of one addition and normalisation.
 
@@ -38,6 +41,7 @@ class NormArguments:
     layer: bool
     eps: float
     dtype: torch.dtype
+    kind: Kind | None = None  # what `kind_of` says of these, where that is known
 
     @property
     def facts(self) -> tuple[torch.device, tuple[torch.dtype, ...], int]:
@@ -51,7 +55,32 @@ class NormArguments:
         return NormCall(*self.facts)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+_kinds = Kinds()
+
+
+def kind_of(a: NormArguments) -> Kind:
+    """The kind of such calls."""
+    return _kinds.of((traits(a.x), traits(a.residual), traits(a.weight), traits(a.bias), a.layer, a.eps, a.dtype))
+
+
+def row_stride(tensor: Tensor) -> int | None:
+    """From one row to the next, in elements, where the last dimension has no gaps and this is the same everywhere."""
+    if tensor.is_contiguous():
+        return tensor.shape[-1]
+    if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+        return None
+    dimensions = [(size, step) for size, step in zip(tensor.shape[:-1], tensor.stride()[:-1]) if size > 1]
+    if any(outer[1] != size * step for outer, (size, step) in pairwise(dimensions)):
+        return None
+    return dimensions[-1][1] if dimensions else tensor.shape[-1]
+
+
+def in_rows(tensor: Tensor) -> Tensor:
+    """The tensor itself where its rows have one stride, else a contiguous copy."""
+    return tensor.contiguous() if row_stride(tensor) is None else tensor
+
+
+@dataclass(eq=False, slots=True)
 class NormSaved:
     """What the backward pass has: the sum in place of what was added. x_dtype: None where nothing was added."""
 
@@ -63,7 +92,7 @@ class NormSaved:
     x_dtype: torch.dtype | None
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class NormGradients:
     """One gradient an input; None where the input is None.
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from genossm_kernels._cuda.launch import Launcher, Module, address, launcher_for, unavailable_reason
-from genossm_kernels.add_norm.contract import NormArguments, NormCall, NormGradients, NormSaved
-from genossm_kernels.checks import unit_stride
+from genossm_kernels._cuda.program import Layout, Program
+from genossm_kernels.add_norm.contract import (
+    NormArguments,
+    NormCall,
+    NormGradients,
+    NormSaved,
+    in_rows,
+    kind_of,
+    row_stride,
+)
+from genossm_kernels.kinds import Kinds, traits
 
 _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _NARROW = {torch.bfloat16: 1, torch.float16: 2}
@@ -25,9 +34,10 @@ _SUM_LANES, _SUM_THREADS = 32, 256
 # fmt: off
 _POINTERS = (
     "x", "residual", "grad_y", "grad_stream", "weight", "bias", "y", "stream", "grad_x", "grad_residual",
-    "partial", "sums",
+    "partial", "grad_weight", "grad_bias",
 )
 # fmt: on
+_kinds_of_gradients = Kinds()
 _STRIDES = ("rows", "x_row", "residual_row", "grad_y_row", "grad_stream_row")
 
 
@@ -84,74 +94,130 @@ def unavailable(call: NormCall) -> str | None:
     return unavailable_reason(call.device)
 
 
+class _Forward(NamedTuple):
+    """What calls of one kind share."""
+
+    program: Program
+    y: Layout
+    stream: Layout | None
+
+
+class _Backward(NamedTuple):
+    """The same of the backward pass."""
+
+    program: Program
+    residual: Layout
+    x: Layout | None
+    parameter: Layout
+    partial: Layout
+
+
 def forward(arguments: NormArguments) -> tuple[Tensor, Tensor]:
     """y and the stream; `residual` itself where nothing is added."""
-    a, residual = arguments, _rows(arguments.residual)
-    x = None if a.x is None else _rows(a.x)
-    y = torch.empty(a.residual.shape, dtype=a.dtype, device=residual.device)
-    stream = a.residual
-    if x is not None:
-        stream = torch.empty(stream.shape, dtype=stream.dtype, device=stream.device)
-    p = _parameters(residual, a.weight, a.eps)
-    p.bias, p.y = address(a.bias), y.data_ptr()
-    if x is not None:
-        p.x, p.x_row, p.stream = x.data_ptr(), x.stride(0), stream.data_ptr()
-    shape, launcher = Shape.of(p.channels), launcher_for(residual.device)
-    macros = _macros(shape, (x, residual, y), (), layer=a.layer, bias=a.bias is not None)
-    module = launcher.module(_SOURCE, macros)
-    with launcher.active() as queue:
-        blocks = _blocks(module, "add_normalize", p, shape)
-        module.launch(queue, "add_normalize", blocks, shape.threads, shape.shared_bytes, p)
-    return y, stream
+    launcher = launcher_for(arguments.residual.device)
+    return launcher.run(_forward, launcher, arguments)
+
+
+def _forward(queue: Any, launcher: Launcher, a: NormArguments) -> tuple[Tensor, Tensor]:
+    x, residual = address(a.x), a.residual.data_ptr()
+    prepared, key = (a.kind or kind_of(a)).prepared, (launcher, (x | residual) % 16)
+    call = prepared.get(key)
+    if call is None:
+        call = prepared[key] = _prepare_forward(launcher, a, x | residual)
+    y = launcher.empty(call.y)
+    stream = None if call.stream is None else launcher.empty(call.stream)
+    call.program.run(queue, x, residual, a.weight.data_ptr(), address(a.bias), y.data_ptr(), address(stream))
+    return y, a.residual if stream is None else stream
 
 
 def backward(saved: NormSaved, grad_y: Tensor, grad_stream: Tensor | None) -> NormGradients:
     """All gradients, each sum in a fixed order: the same bits every time."""
-    stream, gradient = _rows(saved.stream), _rows(grad_y)
-    onward = None if grad_stream is None else _rows(grad_stream)
-    grad_residual = torch.empty(saved.stream.shape, dtype=stream.dtype, device=stream.device)
-    grad_x = None
-    if saved.x_dtype not in (None, stream.dtype):
-        grad_x = torch.empty(grad_residual.shape, dtype=saved.x_dtype, device=stream.device)
-    p = _parameters(stream, saved.weight, saved.eps)
-    p.grad_y, p.grad_y_row = gradient.data_ptr(), gradient.stride(0)
-    if onward is not None:
-        p.grad_stream, p.grad_stream_row = onward.data_ptr(), onward.stride(0)
-    p.grad_residual, p.grad_x = grad_residual.data_ptr(), address(grad_x)
-    shape, launcher = Shape.of(p.channels), launcher_for(stream.device)
-    others = () if onward is None else (onward,)
-    macros = _macros(shape, (grad_x, stream, gradient), others, layer=saved.layer, bias=saved.with_bias)
-    sums = _launch_gradients(launcher, launcher.module(_SOURCE, macros), p, shape, 1 + saved.with_bias, stream.device)
-    added = grad_residual if grad_x is None and saved.x_dtype is not None else grad_x
-    return NormGradients(added, grad_residual, sums[0], sums[1] if saved.with_bias else None)
+    launcher = launcher_for(saved.stream.device)
+    onward = None if grad_stream is None else in_rows(grad_stream)
+    return launcher.run(_backward, launcher, saved, in_rows(grad_y), onward)
 
 
-def _launch_gradients(
-    launcher: Launcher, module: Module, p: NormParameters, shape: Shape, outputs: int, device: torch.device
-) -> Tensor:
-    """Those of rows; of weight and bias sums a block, and then over the blocks, which are returned."""
-    with launcher.active() as queue:
-        p.blocks = _blocks(module, "normalize_gradients", p, shape)
-        partial = torch.empty(p.blocks, outputs, p.channels, dtype=torch.float32, device=device)
-        sums = torch.empty(outputs, p.channels, dtype=torch.float32, device=device)
-        p.partial, p.sums = partial.data_ptr(), sums.data_ptr()
-        module.launch(queue, "normalize_gradients", p.blocks, shape.threads, shape.shared_bytes, p)
-        columns = -(-outputs * p.channels // _SUM_LANES)
-        module.launch(queue, "sum_partials", columns, _SUM_THREADS, 8 * _SUM_THREADS, p)
-    return sums
+def _backward(queue: Any, launcher: Launcher, saved: NormSaved, grad_y: Tensor, onward: Tensor | None) -> NormGradients:
+    stream, gradient, beside = saved.stream.data_ptr(), grad_y.data_ptr(), address(onward)
+    start, options = (stream | gradient | beside) % 16, (saved.with_bias, saved.layer, saved.eps, saved.x_dtype)
+    key = (launcher, start, traits(saved.stream), traits(grad_y), traits(onward), options)
+    prepared = _kinds_of_gradients.of(key).prepared
+    call = prepared.get(None)
+    if call is None:
+        call = prepared[None] = _prepare_backward(launcher, saved, grad_y, onward, start)
+    residual, weight, partial = (
+        launcher.empty(call.residual),
+        launcher.empty(call.parameter),
+        launcher.empty(call.partial),
+    )
+    x = None if call.x is None else launcher.empty(call.x)
+    bias = launcher.empty(call.parameter) if saved.with_bias else None
+    call.program.run(
+        queue,
+        *(stream, gradient, beside, saved.weight.data_ptr(), address(x), residual.data_ptr()),
+        *(partial.data_ptr(), weight.data_ptr(), address(bias)),
+    )
+    return NormGradients(residual if x is None and saved.x_dtype is not None else x, residual, weight, bias)
 
 
-def _rows(tensor: Tensor) -> Tensor:
-    """(rows, channels), each row without gaps; a copy only where strides leave no other way."""
-    return unit_stride(tensor.reshape(-1, tensor.shape[-1]))
+def _prepare_forward(launcher: Launcher, a: NormArguments, start: int) -> _Forward:
+    """start: addresses of rows, or-ed."""
+    p, shape = _parameters(a.residual, a.eps)
+    p.x_row = 0 if a.x is None else _step(a.x)
+    x_dtype = None if a.x is None else a.x.dtype
+    dtypes = (x_dtype, a.residual.dtype, a.dtype)
+    macros = _macros(shape, dtypes, _aligned(start, a.residual, a.x), layer=a.layer, bias=a.bias is not None)
+    module = launcher.module(_SOURCE, macros)
+    blocks = _blocks(module, "add_normalize", p, shape)
+    launch = module.bind("add_normalize", blocks, shape.threads, shape.shared_bytes, ctypes.sizeof(p))
+    program = Program([launch], p, ("x", "residual", "weight", "bias", "y", "stream"))
+    stream = None if a.x is None else Layout.of(a.residual.shape, a.residual.dtype)
+    return _Forward(program, Layout.of(a.residual.shape, a.dtype), stream)
 
 
-def _parameters(rows: Tensor, weight: Tensor, eps: float) -> NormParameters:
-    """The parameters common to both passes; the stream that is read is called the residual in both."""
+def _prepare_backward(
+    launcher: Launcher, saved: NormSaved, grad_y: Tensor, onward: Tensor | None, start: int
+) -> _Backward:
+    """start: addresses of rows, or-ed."""
+    stream, outputs = saved.stream, 1 + saved.with_bias
+    p, shape = _parameters(stream, saved.eps)
+    p.grad_y_row, p.grad_stream_row = _step(grad_y), 0 if onward is None else _step(onward)
+    # Where x has the stream's dtype, it has the stream's gradient.
+    x_dtype = None if saved.x_dtype == stream.dtype else saved.x_dtype
+    aligned = _aligned(start, stream, grad_y, onward)
+    macros = _macros(shape, (x_dtype, stream.dtype, grad_y.dtype), aligned, layer=saved.layer, bias=saved.with_bias)
+    module, size = launcher.module(_SOURCE, macros), ctypes.sizeof(p)
+    p.blocks = _blocks(module, "normalize_gradients", p, shape)
+    columns = -(-outputs * p.channels // _SUM_LANES)
+    launches = [
+        module.bind("normalize_gradients", p.blocks, shape.threads, shape.shared_bytes, size),
+        module.bind("sum_partials", columns, _SUM_THREADS, 8 * _SUM_THREADS, size),
+    ]
+    addresses = (
+        *("residual", "grad_y", "grad_stream", "weight", "grad_x", "grad_residual"),
+        *("partial", "grad_weight", "grad_bias"),
+    )
+    return _Backward(
+        program=Program(launches, p, addresses),
+        residual=Layout.of(stream.shape, stream.dtype),
+        x=None if x_dtype is None else Layout.of(stream.shape, x_dtype),
+        parameter=Layout.of((p.channels,), torch.float32),
+        partial=Layout.of((p.blocks, outputs, p.channels), torch.float32),
+    )
+
+
+def _parameters(stream: Tensor, eps: float) -> tuple[NormParameters, Shape]:
+    """What both passes have in common; the stream that is read is called the residual in both."""
     p = NormParameters()
-    p.rows, p.channels = rows.shape
-    p.residual, p.residual_row, p.weight, p.eps = rows.data_ptr(), rows.stride(0), weight.data_ptr(), eps
-    return p
+    p.channels, p.eps = stream.shape[-1], eps
+    p.rows, p.residual_row = stream.numel() // p.channels, _step(stream)
+    return p, Shape.of(p.channels)
+
+
+def _step(tensor: Tensor) -> int:
+    step = row_stride(tensor)
+    assert step is not None, "the public function and `backward` see to it"
+    return step
 
 
 def _blocks(module: Module, kernel: str, p: NormParameters, shape: Shape) -> int:
@@ -159,27 +225,26 @@ def _blocks(module: Module, kernel: str, p: NormParameters, shape: Shape) -> int
     return max(1, min(module.resident_blocks(kernel, shape.threads, shape.shared_bytes), -(-p.rows // shape.rows)))
 
 
+def _aligned(start: int, *rows: Tensor | None) -> bool:
+    """Whether all rows, and what is new here and contiguous, can be read a cell at a time."""
+    given = [tensor for tensor in rows if tensor is not None]
+    return start % 16 == 0 and all(number % _CELL == 0 for row in given for number in (row.shape[-1], _step(row)))
+
+
 def _macros(
-    shape: Shape, tensors: tuple[Tensor | None, Tensor, Tensor], others: tuple[Tensor, ...], *, layer: bool, bias: bool
+    shape: Shape, dtypes: tuple[torch.dtype | None, torch.dtype, torch.dtype], aligned: bool, *, layer: bool, bias: bool
 ) -> tuple[tuple[str, int], ...]:
-    """What the source is compiled for. tensors: x, the stream and y, or the gradients of x and y in their places."""
-    dtypes = [torch.float32 if tensor is None else tensor.dtype for tensor in tensors]
+    """What the source is compiled for. dtypes: of x, the stream and y; None for an x that is not there."""
     return (
-        ("ADD", int(tensors[0] is not None)),
-        ("ALIGNED", int(all(_whole(tensor) for tensor in (*tensors, *others) if tensor is not None))),
+        ("ADD", int(dtypes[0] is not None)),
+        ("ALIGNED", int(aligned)),
         ("BIAS", int(bias)),
         ("CELLS", shape.cells),
-        ("DTYPE", max(_NARROW.get(dtype, 0) for dtype in dtypes)),
+        ("DTYPE", max(_NARROW.get(dtype, 0) for dtype in dtypes if dtype is not None)),
         ("LANES", shape.lanes),
         ("LAYER", int(layer)),
         *((f"NARROW_{name}", int(dtype in _NARROW)) for name, dtype in zip(("X", "STREAM", "Y"), dtypes, strict=True)),
     )
-
-
-def _whole(tensor: Tensor) -> bool:
-    """Whether all rows can be read a cell at a time. What is new here has the shape of what is asked about."""
-    rows = tensor.dim() < 2 or tensor.stride(-2) % _CELL == 0
-    return rows and tensor.shape[-1] % _CELL == 0 and tensor.data_ptr() % (_CELL * tensor.element_size()) == 0
 
 
 def _power_of_two(count: int) -> int:

@@ -11,7 +11,7 @@ struct NormParams {
     const void *x, *residual, *grad_y, *grad_stream;
     const float *weight, *bias;
     void *y, *stream, *grad_x, *grad_residual;
-    float *partial, *sums;  // (blocks, 1 + BIAS, channels) and (1 + BIAS, channels): gradients of weight and bias
+    float *partial, *grad_weight, *grad_bias;  // partial: (blocks, 1 + BIAS, channels)
     i64 rows, x_row, residual_row, grad_y_row, grad_stream_row;
     int channels, blocks;
     float eps;
@@ -303,7 +303,8 @@ extern "C" __global__ void __launch_bounds__(SUM_THREADS) sum_partials(const Nor
     if (part == 0 && column < columns) {
         total = 0.;
         for (int other = 0; other < PARTS; ++other) total += of_parts[other * SUM_LANES + threadIdx.x];
-        p.sums[column] = static_cast<float>(total);
+        float* target = column < p.channels ? p.grad_weight + column : p.grad_bias + column - p.channels;
+        *target = static_cast<float>(total);
     }
 }
 

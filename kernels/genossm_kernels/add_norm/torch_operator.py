@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genossm_kernels.add_norm.autograd import differentiate
-from genossm_kernels.add_norm.contract import CompiledBackend, NormArguments, NormCall, NormSaved
+from genossm_kernels.add_norm.contract import CompiledBackend, NormArguments, NormCall, NormSaved, in_rows
 from genossm_kernels.checks import check_dtype, state_dtype
 from genossm_kernels.dispatch import backend_name, choose_backend
 from genossm_kernels.operators import constant_when_traced, register
@@ -45,7 +45,8 @@ def _forward(
     for name, tensor in (("weight", weight), ("bias", bias)):
         check_dtype(_NAME, name, tensor, state_dtype(residual.dtype))
     bias = None if bias is None else bias.contiguous()
-    arguments = NormArguments(x, residual, weight.contiguous(), bias, layer, eps, dtype)
+    added, residual = None if x is None else in_rows(x), in_rows(residual)
+    arguments = NormArguments(added, residual, weight.contiguous(), bias, layer, eps, dtype)
     y, stream = cast(CompiledBackend, choose_backend(_NAME, backend, arguments.call)).forward(arguments)
     return y, residual.new_empty(0) if x is None else stream
 
@@ -70,7 +71,7 @@ def _backward(
     """Empty where there is no such gradient, or where it is that of the residual."""
     if grad_y is None:
         grad_y = torch.zeros_like(stream)
-    saved = NormSaved(stream, weight.contiguous(), with_bias, layer, eps, x_dtype)
+    saved = NormSaved(in_rows(stream), weight.contiguous(), with_bias, layer, eps, x_dtype)
     call = NormCall(stream.device, (stream.dtype, grad_y.dtype, *given_dtype(x_dtype)), stream.shape[-1])
     found = differentiate(cast(CompiledBackend, choose_backend(_NAME, backend, call)), saved, grad_y, grad_stream)
     x, residual, grad_weight, grad_bias = found

@@ -8,23 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from genossm_kernels._cuda import emulation
-from genossm_kernels.add_norm import cuda
 from genossm_kernels.testing import excess, norm_inputs, norm_results
 
 FLOAT, BFLOAT, HALF = torch.float32, torch.bfloat16, torch.float16
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
-    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
-
-
-@pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator, poisoned: None) -> None:  # noqa: ARG001
-    """The back end 'cuda' runs on the CPU; every buffer starts as NaN."""
-    monkeypatch.setattr(cuda, "launcher_for", lambda _: emulator)
-    monkeypatch.setattr(cuda, "unavailable_reason", lambda _: None)
 
 
 @dataclass(frozen=True)

@@ -11,25 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genossm_kernels import BackendUnavailableError, KernelError, ShapeError, add_norm
-from genossm_kernels._cuda import emulation
 from genossm_kernels.add_norm import cuda
 from genossm_kernels.add_norm.contract import NormCall
 from genossm_kernels.testing import norm_inputs, norm_results
 
 FLOAT, BFLOAT, HALF, DOUBLE = torch.float32, torch.bfloat16, torch.float16, torch.float64
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
-    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
-
-
-@pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator) -> None:
-    """The back end 'cuda' runs on the CPU."""
-    monkeypatch.setattr(cuda, "launcher_for", lambda _: emulator)
-    monkeypatch.setattr(cuda, "unavailable_reason", lambda _: None)
 
 
 def floats(**options: Any) -> dict[str, torch.Tensor]:

@@ -1,0 +1,20 @@
+"""The back end 'cuda' of `add_norm` on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from genossm_kernels._cuda import emulation
+from genossm_kernels.add_norm import cuda
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
+    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator, poisoned: None) -> None:  # noqa: ARG001
+    """Every buffer starts as NaN."""
+    monkeypatch.setattr(cuda, "launcher_for", lambda _: emulator)
+    monkeypatch.setattr(cuda, "unavailable_reason", lambda _: None)
