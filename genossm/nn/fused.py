@@ -8,6 +8,7 @@ add to gradients themselves. README.md counts the bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -20,10 +21,11 @@ from genossm.nn.norm import at_least_float32
 from genossm.nn.recompute import forgets
 from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
+from genossm_kernels.causal_conv1d.both import backward_both, forward_both
 from genossm_kernels.causal_conv1d.contract import CompiledBackend as ConvBackend
 from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall
 from genossm_kernels.causal_conv1d.placing import backward_into as convolve_backward_into
-from genossm_kernels.checks import parameter, unit_stride
+from genossm_kernels.checks import parameter
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
 from genossm_kernels.selective_scan.contract import CompiledBackend as ScanBackend
@@ -193,19 +195,31 @@ def _run(
     batch, length, both = projected.shape
     y = torch.empty((batch, length, both // 2), dtype=projected.dtype, device=projected.device)
     states, kept = [], []
-    for step, one in zip(steps, inputs, strict=True):
-        x, z = step.halves(projected)
-        u, tail = step.convolve.forward(step.convolution(x, one))
-        low = F.linear(u, one.x_weight)
-        delta = F.linear(_parts(low, one)[0], one.step_weight)
-        arguments = step.scanned(u, delta, low, z, one)
-        memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=need_backward)
-        states += [tail, memory]
-        if saved is not None:
-            kept.append(_Kept(low, saved, u if keep else None, delta if keep else None))
-        # The next way takes their memory.
-        del u, low, delta, arguments, saved
+    for passage in _passages(steps):
+        x, z = steps[passage.start].halves(projected)
+        convolved = _convolve([steps[n].convolution(x, inputs[n]) for n in passage], steps[passage.start])
+        for n in passage:
+            step, one, (u, tail) = steps[n], inputs[n], convolved.pop(0)
+            low = F.linear(u, one.x_weight)
+            delta = F.linear(_parts(low, one)[0], one.step_weight)
+            arguments = step.scanned(u, delta, low, z, one)
+            memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=need_backward)
+            states += [tail, memory]
+            if saved is not None:
+                kept.append(_Kept(low, saved, u if keep else None, delta if keep else None))
+            # The next way takes their memory.
+            del u, low, delta, arguments, saved
     return y, states, kept
+
+
+def _passages(steps: tuple[_Step, ...]) -> list[range]:
+    """Numbers of the ways over the same rows: one, or one and what adds to it."""
+    starts = [number for number, step in enumerate(steps) if not step.add]
+    return [range(*ends) for ends in pairwise([*starts, len(steps)])]
+
+
+def _convolve(calls: list[ConvArguments], step: _Step) -> list[tuple[Tensor, Tensor]]:
+    return [step.convolve.forward(calls[0])] if len(calls) == 1 else list(forward_both(step.convolve, *calls))
 
 
 class _Inside(torch.autograd.Function):
@@ -239,61 +253,70 @@ class _Inside(torch.autograd.Function):
         grad_projected = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
         found: list[Tensor | None] = []
         with torch.autocast(projected.device.type, enabled=False):
-            for number, step in enumerate(ctx.steps):
-                gradients = (unit_stride(grad_y), *grad_states[2 * number : 2 * number + 2])
-                found += _differentiate(
-                    step, projected, inputs[number], kept[number], gradients, grad_projected, wanted[number]
-                )
+            for passage in _passages(ctx.steps):
+                rows = slice(passage.start, passage.stop)
+                after = [(grad_y, *grad_states[2 * number : 2 * number + 2]) for number in passage]
+                ways = zip(ctx.steps[rows], inputs[rows], kept[rows], after, wanted[rows], strict=True)
+                found += [one for way in _differentiate(projected, grad_projected, list(ways)) for one in way]
         return (None, None, grad_projected, *found)
 
 
-def _differentiate(
+def _differentiate(projected: Tensor, grad_projected: Tensor, ways: list[tuple[Any, ...]]) -> list[_Inputs]:
+    """The gradients of the inputs of ways over the same rows; that of what they read goes into `grad_projected`."""
+    step: _Step = ways[0][0]
+    (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
+    calls = [step.convolution(x, inputs) for step, inputs, *_ in ways]
+    kept_u = [kept.u for _, _, kept, *_ in ways]
+    convolved = kept_u if kept_u[0] is not None else [u for u, _ in _convolve(calls, step)]
+    found, grad_u, grad_tails = [], [], []
+    for way in ways:
+        gradient, grad_tail, of_scan = _differentiate_scan(convolved.pop(0), z, grad_z, *way)
+        grad_u.append(gradient)
+        grad_tails.append(grad_tail)
+        found.append(of_scan)
+    if len(ways) == 1:
+        alone = convolve_backward_into(step.convolve, calls[0], grad_u[0], grad_tails[0], grad_x, add=False)
+        of_convolution = (alone,)
+    else:
+        of_convolution = backward_both(
+            step.convolve, calls[0], calls[1], (grad_u[0], grad_u[1]), (grad_tails[0], grad_tails[1]), grad_x
+        )
+    return [
+        one._replace(taps=of.weight, tap_bias=of.bias, tail=of.initial_state)
+        for one, of in zip(found, of_convolution, strict=True)
+    ]
+
+
+def _differentiate_scan(
+    u: Tensor,
+    z: Tensor,
+    grad_z: Tensor,
     step: _Step,
-    projected: Tensor,
     inputs: _Inputs,
     kept: _Kept,
     grad_outputs: tuple[Tensor | None, ...],
-    grad_projected: Tensor,
     wanted: Any,
-) -> _Inputs:
-    """The gradients of a way's inputs; that of what it read goes into its rows of `grad_projected`."""
-    grad_y, grad_tail, grad_memory = grad_outputs
+) -> tuple[Tensor, Tensor | None, Any]:
+    """The gradients of what the convolution gave and of its final state, and those of a way's inputs but its taps."""
+    grad_y, grad_tail, grad_memory = (None if tensor is None else tensor.contiguous() for tensor in grad_outputs)
     assert grad_y is not None
-    (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
-    convolution, low = step.convolution(x, inputs), kept.low
-    u = step.convolve.forward(convolution)[0] if kept.u is None else kept.u
-    small = _parts(low, inputs)[0]
+    low, small = kept.low, _parts(kept.low, inputs)[0]
     delta = F.linear(small, inputs.step_weight) if kept.delta is None else kept.delta
     grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
     grad_small, grad_B, grad_C = _parts(grad_low, inputs)
-    of_scan = scan_backward_into(
-        step.scan,
-        step.scanned(u, delta, low, z, inputs),
-        kept.scan,
-        grad_y[step.rows],
-        None if grad_memory is None else grad_memory.contiguous(),
-        ScanTargets(grad_z, grad_B, grad_C, step.add),
-    )
-    del delta
-    torch.mm(_flat(of_scan.delta), inputs.step_weight, out=_flat(grad_small))
-    step_weight = _flat(of_scan.delta).t() @ _flat(small) if wanted.step_weight else None
+    targets = ScanTargets(grad_z, grad_B, grad_C, step.add)
+    arguments = step.scanned(u, delta, low, z, inputs)
+    found = scan_backward_into(step.scan, arguments, kept.scan, grad_y[step.rows], grad_memory, targets)
+    del delta, arguments
+    torch.mm(_flat(found.delta), inputs.step_weight, out=_flat(grad_small))
+    step_weight = _flat(found.delta).t() @ _flat(small) if wanted.step_weight else None
     # The product adds to the scan's gradient where that lies.
-    grad_u = _flat(of_scan.u).addmm_(_flat(grad_low), inputs.x_weight).view(u.shape)
+    grad_u = _flat(found.u).addmm_(_flat(grad_low), inputs.x_weight).view(u.shape)
     x_weight = _flat(grad_low).t() @ _flat(u) if wanted.x_weight else None
-    del u
-    grad_tail = None if grad_tail is None else grad_tail.contiguous()
-    of_convolution = convolve_backward_into(step.convolve, convolution, grad_u, grad_tail, grad_x, add=step.add)
-    return _Inputs(
-        taps=of_convolution.weight,
-        tap_bias=of_convolution.bias,
-        tail=of_convolution.initial_state,
-        x_weight=x_weight,  # type: ignore[arg-type]
-        step_weight=step_weight,  # type: ignore[arg-type]
-        A=of_scan.A,
-        D=cast(Tensor, of_scan.D),
-        step_bias=cast(Tensor, of_scan.delta_bias),
-        memory=of_scan.initial_state,
-    )
+    of_scan = {"A": found.A, "D": found.D, "step_bias": found.delta_bias, "memory": found.initial_state}
+    none: Any = None
+    of_products: Any = {"x_weight": x_weight, "step_weight": step_weight}
+    return grad_u, grad_tail, _Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
 
 
 def _flat(rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from genossm_kernels._cuda import emulation
+from genossm_kernels.causal_conv1d import both as conv_both
 from genossm_kernels.causal_conv1d import cuda as conv_cuda
 from genossm_kernels.causal_conv1d import placing as conv_placing
 from genossm_kernels.causal_conv1d.contract import ConvArguments
@@ -103,3 +104,48 @@ def test_the_convolution(backend: str, dtype: torch.dtype, before: int, add: boo
     assert torch.equal(rows[..., before + 32 :], outer[..., before + 32 :])
     for name in ("weight", "bias", "initial_state"):
         assert torch.equal(getattr(found, name), getattr(alone, name)), name
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "width", "length", "channels"),
+    [
+        (torch.float32, 4, 70, 32),
+        (torch.bfloat16, 4, 300, 32),
+        (torch.bfloat16, 3, 33, 7),
+        (torch.float32, 2, 2, 8),
+        (torch.float32, 5, 40, 8),
+    ],
+)
+def test_both_convolutions(
+    backend: str, dtype: torch.dtype, width: int, length: int, channels: int, swapped: bool
+) -> None:
+    """As two calls do it, whose sum of two gradients is rounded twice."""
+    g = torch.Generator().manual_seed(6)
+    rows = torch.randn((2, length, 2 * channels), generator=g).to(dtype)
+    ways = [
+        ConvArguments(rows[..., :channels], torch.randn((channels, width), generator=g), bias, True, (way,), None, None)
+        for way, bias in ((swapped, torch.randn(channels, generator=g)), (not swapped, None))
+    ]
+    module: Any = choose_backend("causal_conv1d", backend, ways[0].call)
+    alone = [module.forward(way) for way in ways]
+    together = conv_both.forward_both(module, ways[0], ways[1])
+    for (y, state), (expected, expected_state) in zip(together, alone, strict=True):
+        torch.testing.assert_close(y, expected, rtol=0 if dtype == torch.float32 else 2**-7, atol=2e-6)
+        assert torch.equal(state, expected_state)
+
+    gradients = [torch.randn(ways[0].x.shape, generator=g).to(dtype) for _ in ways]
+    expected = [module.backward(way, gradient, None) for way, gradient in zip(ways, gradients)]
+    buffer, grad_x = slices(ways[0].x.shape, dtype, 4)
+    outer = buffer.clone()
+    given = (gradients[0], gradients[1])
+    found = conv_both.backward_both(module, ways[0], ways[1], given, (None, None), grad_x)
+    one, other = (part.x.double() for part in expected)
+    assert ((grad_x.double() - one - other).abs() <= ROUNDING[dtype] * 2 * (one.abs() + other.abs()) + 1e-5).all()
+    assert torch.equal(buffer[..., :4], outer[..., :4])
+    assert torch.equal(buffer[..., 4 + channels :], outer[..., 4 + channels :])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-4, atol=1e-4)
+        assert (ours.bias is None) == (theirs.bias is None)
+        if ours.bias is not None:
+            torch.testing.assert_close(ours.bias, theirs.bias, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,139 @@
+"""Both directions over the same inputs: one launch where the back end is ours for GPUs, else a call each."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genossm_kernels._cuda.launch import address
+from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
+from genossm_kernels.causal_conv1d.placing import backward_into
+
+_SOURCE = Path(__file__).parent / "cuda_both.cu"
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_WIDEST = 4  # what registers hold of the windows of both
+_THREADS = 128
+_FORWARD_PIECE, _BACKWARD_PIECE = 4, 2
+_SHORTEST_CHUNK, _LONGEST_CHUNK = 16, 256
+_THREADS_WANTED = 4096  # a multiprocessor
+
+# fmt: off
+_POINTERS = (
+    "x", "grad_first", "grad_second", "first", "first_bias", "second", "second_bias", "y_first", "y_second", "grad_x",
+    "first_partial", "second_partial",
+)
+_STRIDES = (
+    "x_batch", "x_row", "grad_first_batch", "grad_first_row", "grad_second_batch", "grad_second_row", "grad_x_batch",
+    "grad_x_row", "length",
+)
+_COUNTS = ("batch", "channels", "pieces", "chunk", "chunks")
+# fmt: on
+
+
+class BothParameters(ctypes.Structure):
+    """`BothParams` of cuda_both.cu: the same fields in the same order."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in _STRIDES),
+        *((name, ctypes.c_int32) for name in _COUNTS),
+    )
+
+
+def forward_both(
+    backend: CompiledBackend, one: ConvArguments, other: ConvArguments
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Outputs and final state of either, which read the same x."""
+    if not _together(backend, one, other):
+        return backend.forward(one), backend.forward(other)
+    x = one.x
+    outputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2)]
+    p = _parameters(backend, one, other, _FORWARD_PIECE)
+    swapped = one.reverse[0]
+    p.y_first, p.y_second = (y.data_ptr() for y in (reversed(outputs) if swapped else outputs))
+    _launch(backend, "convolve_both", p, _FORWARD_PIECE, one.weight.shape[1], (x,))
+    return (outputs[0], _final_state(one)), (outputs[1], _final_state(other))
+
+
+def backward_both(
+    backend: CompiledBackend,
+    one: ConvArguments,
+    other: ConvArguments,
+    grad_outputs: tuple[Tensor, Tensor],
+    grad_final_states: tuple[Tensor | None, Tensor | None],
+    grad_x: Tensor,
+) -> tuple[ConvGradients, ConvGradients]:
+    """All gradients of either; that of the x they share, summed, replaces what is in `grad_x`."""
+    if grad_final_states != (None, None) or not _together(backend, one, other):
+        calls = zip((one, other), grad_outputs, grad_final_states, (False, True))
+        first, second = (backward_into(backend, a, grad_y, state, grad_x, add=add) for a, grad_y, state, add in calls)
+        return first, second
+    p = _parameters(backend, one, other, _BACKWARD_PIECE)
+    swapped = one.reverse[0]
+    gradients = grad_outputs[::-1] if swapped else grad_outputs
+    p.grad_first, p.grad_first_batch, p.grad_first_row = gradients[0].data_ptr(), *gradients[0].stride()[:2]
+    p.grad_second, p.grad_second_batch, p.grad_second_row = gradients[1].data_ptr(), *gradients[1].stride()[:2]
+    p.grad_x, p.grad_x_batch, p.grad_x_row = grad_x.data_ptr(), *grad_x.stride()[:2]
+    channels, width = one.weight.shape
+    shape = (2, p.batch * p.chunks, channels, width + 1)
+    partial = torch.empty(shape, dtype=torch.float32, device=one.x.device)
+    p.first_partial, p.second_partial = (half.data_ptr() for half in partial)
+    _launch(backend, "convolve_both_gradients", p, _BACKWARD_PIECE, width, (one.x, *gradients, grad_x))
+    sums = partial.sum(dim=1)
+    of_one, of_other = (sums[1], sums[0]) if swapped else (sums[0], sums[1])
+    return _gradients(one, grad_x, of_one), _gradients(other, grad_x, of_other)
+
+
+def _together(backend: CompiledBackend, one: ConvArguments, other: ConvArguments) -> bool:
+    """Whether one launch does both: opposite ways from their ends, a few taps, and our kernels."""
+    ways = {(one.reverse, one.silu), (other.reverse, other.silu)} == {((False,), True), ((True,), True)}
+    plain = all(a.initial_state is None and a.seq_idx is None for a in (one, other))
+    width = one.weight.shape[1]
+    fits = one.weight.shape == other.weight.shape and 1 < width <= _WIDEST and one.x.shape[1] >= width
+    return hasattr(backend, "launcher_for") and ways and plain and fits
+
+
+def _parameters(backend: Any, one: ConvArguments, other: ConvArguments, piece: int) -> BothParameters:
+    first, second = (other, one) if one.reverse[0] else (one, other)
+    p, x = BothParameters(), one.x
+    p.x, p.x_batch, p.x_row = x.data_ptr(), *x.stride()[:2]
+    p.first, p.first_bias = first.weight.data_ptr(), address(first.bias)
+    p.second, p.second_bias = second.weight.data_ptr(), address(second.bias)
+    p.batch, p.length, p.channels = x.shape
+    p.pieces = -(-p.channels // piece)
+    wanted = max(1, backend.launcher_for(x.device).multiprocessors * _THREADS_WANTED // (p.batch * p.pieces))
+    # A chunk reads rows of its neighbours besides its own.
+    p.chunk = min(_LONGEST_CHUNK, max(_SHORTEST_CHUNK, -(-p.length // wanted)))
+    p.chunks = -(-p.length // p.chunk)
+    return p
+
+
+def _launch(backend: Any, kernel: str, p: BothParameters, piece: int, width: int, rows: tuple[Tensor, ...]) -> None:
+    """rows: whose channels may be read or written a piece at a time."""
+    dtype = rows[0].dtype
+    size = piece * dtype.itemsize
+    whole = p.channels % piece == 0 and all(
+        row.data_ptr() % size == 0 and all(stride % piece == 0 for stride in row.stride()[:2]) for row in rows
+    )
+    launcher = backend.launcher_for(rows[0].device)
+    macros = (("ALIGNED", int(whole)), ("DTYPE", _DTYPES[dtype]), ("PIECE", piece), ("WIDTH", width))
+    module = launcher.module(_SOURCE, macros)
+    threads = p.batch * p.chunks * p.pieces
+    with launcher.active() as stream:
+        module.launch(stream, kernel, -(-threads // _THREADS), _THREADS, 0, p)
+
+
+def _final_state(a: ConvArguments) -> Tensor:
+    """The last inputs in the order of processing, oldest first."""
+    tail = a.weight.shape[1] - 1
+    return a.x[:, :tail].flip(1) if a.reverse[0] else a.x[:, a.x.shape[1] - tail :].contiguous()
+
+
+def _gradients(a: ConvArguments, grad_x: Tensor, sums: Tensor) -> ConvGradients:
+    width = a.weight.shape[1]
+    bias = None if a.bias is None else sums[:, width].contiguous()
+    return ConvGradients(x=grad_x, weight=sums[:, :width].contiguous(), bias=bias, initial_state=None)
