@@ -9,6 +9,7 @@ import pytest
 
 from genossm_kernels._cuda import cache, compiler
 from genossm_kernels.add_norm import cuda as norm_backend
+from genossm_kernels.causal_conv1d import both as conv_both
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda_plan as scan_plan
 
@@ -23,6 +24,7 @@ SOURCES = {
     "scan_backward": (scan_plan._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 4, "BACKWARD_BLOCKS": 3}),
     "convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0}),
     "convolution_adding": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0, "ADD": 1}),
+    "both_convolutions": (conv_both._SOURCE, {"DTYPE": 1, "ALIGNED": 1, "WIDTH": 4, "PIECE": 2}),
     "wide_convolution": (conv_backend._SOURCE, CONVOLUTION | {"WIDTH": 24, "PIECE": 1, "PACKED": 1}),
     "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),
 }

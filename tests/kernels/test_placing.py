@@ -20,6 +20,8 @@ from genossm_kernels.testing import cast, conv_inputs, scan_inputs
 
 # Two of them: of the result, and of the sum.
 ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}
+# Channels of the larger rows before the slice, of which 5 leave no row on 16 bytes; and whether to add.
+PLACES = [(16, False), (16, True), (5, True)]
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +54,10 @@ def check(found: torch.Tensor, rows: torch.Tensor, alone: torch.Tensor, before: 
         assert torch.equal(found, alone)
 
 
-@pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize(("dtype", "before"), [(torch.float32, 16), (torch.bfloat16, 16), (torch.bfloat16, 5)])
-def test_the_scan(backend: str, dtype: torch.dtype, before: int, add: bool) -> None:
-    inputs = cast(scan_inputs(batch=2, length=150, channels=32, groups=1), dtype)
+@pytest.mark.parametrize(("before", "add"), PLACES)
+def test_the_scan(backend: str, before: int, add: bool) -> None:
+    dtype = torch.bfloat16
+    inputs = cast(scan_inputs(batch=2, length=90, channels=32, groups=1), dtype)
     arguments = ScanArguments(
         *(inputs.get(name) for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")),  # type: ignore[arg-type]
         delta_softplus=True, reverse=(True,), initial_state=inputs["initial_state"], seq_idx=None,
@@ -87,9 +89,9 @@ def test_the_scan(backend: str, dtype: torch.dtype, before: int, add: bool) -> N
         assert torch.equal(getattr(found, name), getattr(alone, name)), name
 
 
-@pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize(("dtype", "before"), [(torch.float32, 16), (torch.bfloat16, 16), (torch.bfloat16, 5)])
-def test_the_convolution(backend: str, dtype: torch.dtype, before: int, add: bool) -> None:
+@pytest.mark.parametrize(("before", "add"), PLACES)
+def test_the_convolution(backend: str, before: int, add: bool) -> None:
+    dtype = torch.bfloat16
     inputs = cast(conv_inputs(batch=2, length=70, channels=32), dtype)
     state = inputs["initial_state"].to(dtype)
     arguments = ConvArguments(inputs["x"], inputs["weight"], inputs["bias"], True, (True,), state, None)
@@ -108,14 +110,7 @@ def test_the_convolution(backend: str, dtype: torch.dtype, before: int, add: boo
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(
-    ("dtype", "width", "length", "channels"),
-    [
-        (torch.float32, 4, 70, 32),
-        (torch.bfloat16, 4, 300, 32),
-        (torch.bfloat16, 3, 33, 7),
-        (torch.float32, 2, 2, 8),
-        (torch.float32, 5, 40, 8),
-    ],
+    ("dtype", "width", "length", "channels"), [(torch.bfloat16, 4, 300, 32), (torch.float32, 3, 33, 7)]
 )
 def test_both_convolutions(
     backend: str, dtype: torch.dtype, width: int, length: int, channels: int, swapped: bool
@@ -128,20 +123,21 @@ def test_both_convolutions(
         for way, bias in ((swapped, torch.randn(channels, generator=g)), (not swapped, None))
     ]
     module: Any = choose_backend("causal_conv1d", backend, ways[0].call)
-    alone = [module.forward(way) for way in ways]
+    other: Any = choose_backend("causal_conv1d", "cpu", ways[0].call)
+    alone = [other.forward(way) for way in ways]
     together = conv_both.forward_both(module, ways[0], ways[1])
     for (y, state), (expected, expected_state) in zip(together, alone, strict=True):
         torch.testing.assert_close(y, expected, rtol=0 if dtype == torch.float32 else 2**-7, atol=2e-6)
         assert torch.equal(state, expected_state)
 
     gradients = [torch.randn(ways[0].x.shape, generator=g).to(dtype) for _ in ways]
-    expected = [module.backward(way, gradient, None) for way, gradient in zip(ways, gradients)]
+    expected = [other.backward(way, gradient, None) for way, gradient in zip(ways, gradients)]
     buffer, grad_x = slices(ways[0].x.shape, dtype, 4)
     outer = buffer.clone()
     given = (gradients[0], gradients[1])
     found = conv_both.backward_both(module, ways[0], ways[1], given, (None, None), grad_x)
-    one, other = (part.x.double() for part in expected)
-    assert ((grad_x.double() - one - other).abs() <= ROUNDING[dtype] * 2 * (one.abs() + other.abs()) + 1e-5).all()
+    one, two = (part.x.double() for part in expected)
+    assert ((grad_x.double() - one - two).abs() <= 2 * ROUNDING[dtype] * (one.abs() + two.abs()) + 1e-5).all()
     assert torch.equal(buffer[..., :4], outer[..., :4])
     assert torch.equal(buffer[..., 4 + channels :], outer[..., 4 + channels :])
     for ours, theirs in zip(found, expected, strict=True):
