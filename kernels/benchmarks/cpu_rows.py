@@ -32,6 +32,8 @@ from genossm_kernels import causal_conv1d, selective_scan
 from genossm_kernels.testing import cast, conv_inputs, conv_results, excess, scan_inputs, scan_results
 
 D_MODEL, CHANNELS, STATES, TAPS, RANK = 256, 512, 16, 4, 16
+# Of the usual Mamba, of the models that are shipped, and of the demo's.
+WIDTHS = (TAPS, 16, 24)
 PACKAGES = ("torch", "numba", "llvmlite", "transformers")
 # Loops over positions in Python are timed up to here. transformers' backward pass takes time and memory that grow with
 # the square of the length (a gradient as large as all positions for each of them).
@@ -99,13 +101,16 @@ def check() -> str:
             complaint = excess(found, plain, truth, rounding=2**-23)
             if complaint:
                 return f"selective_scan, {regime}, reverse {reverse}: {complaint}"
-    inputs = cast(conv_inputs(batch=2, length=137, channels=72, packed=True), torch.float32)
-    found, plain, truth = (
-        conv_results(given, backend=backend)
-        for given, backend in ((inputs, "cpu"), (inputs, "reference"), (wide(inputs), "reference"))
-    )
-    complaint = excess(found, plain, truth, rounding=2**-23)
-    return f"causal_conv1d: {complaint}" if complaint else check_layer()
+    for width in WIDTHS:
+        inputs = cast(conv_inputs(batch=2, length=137, channels=72, width=width, packed=True), torch.float32)
+        found, plain, truth = (
+            conv_results(given, backend=backend)
+            for given, backend in ((inputs, "cpu"), (inputs, "reference"), (wide(inputs), "reference"))
+        )
+        complaint = excess(found, plain, truth, rounding=2**-23)
+        if complaint:
+            return f"causal_conv1d, {width} taps: {complaint}"
+    return check_layer()
 
 
 def check_layer() -> str:
@@ -199,9 +204,9 @@ def scan_passes(length: int) -> Iterator[tuple[str, dict[str, Contender]]]:
     yield from operator_passes(selective_scan, tensors, {backend: {"backend": backend} for backend in backends})
 
 
-def conv_passes(length: int) -> Iterator[tuple[str, dict[str, Contender]]]:
+def conv_passes(length: int, width: int) -> Iterator[tuple[str, dict[str, Contender]]]:
     x, _ = torch.randn(1, length, 2 * CHANNELS).chunk(2, dim=-1)
-    tensors = (x, torch.randn(CHANNELS, TAPS), torch.randn(CHANNELS))
+    tensors = (x, torch.randn(CHANNELS, width), torch.randn(CHANNELS))
     yield from operator_passes(causal_conv1d, tensors, {name: {"backend": name} for name in ("cpu", "torch")})
 
 
@@ -252,12 +257,13 @@ def inference(call: Callable[[], object]) -> Contender:
 def rows(lengths: list[int], rounds: int) -> Iterator[dict[str, Any]]:
     yield {"case": "compile", "pass": "first call of this version", "seconds": compile_seconds()}
     yield {"case": "step", "pass": "forward", "length": 1, "us": timed(step_contenders(), 1, rounds, calls=200)}
-    cases = (("layer", layer_passes), ("selective_scan", scan_passes), ("causal_conv1d", conv_passes))
     for length in lengths:
-        for case, passes in cases:
-            for what, contenders in passes(length):
+        cases = [("layer", {}, layer_passes(length)), ("selective_scan", {}, scan_passes(length))]
+        cases += [("causal_conv1d", {"width": width}, conv_passes(length, width)) for width in WIDTHS]
+        for case, about, passes in cases:
+            for what, contenders in passes:
                 times = timed(contenders, length, rounds)
-                yield {"case": case, "pass": what, "length": length, "us": times}
+                yield {"case": case, "pass": what, "length": length, **about, "us": times}
 
 
 def timed(contenders: dict[str, Contender], tokens: int, rounds: int, calls: int = 1) -> dict[str, dict[str, float]]:
@@ -295,4 +301,5 @@ def summary(row: dict[str, Any]) -> str:
     if "seconds" in row:
         return "compile " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in row["seconds"].items())
     figures = ", ".join(f"{name} {us['median']:.2f} ({us['least']:.2f})" for name, us in row["us"].items())
-    return f"{row['case']:14} {row['pass']:16} {row['length']:6}  us a token, median (least): {figures}"
+    case = row["case"] + (f" {row['width']}" if "width" in row else "")
+    return f"{case:16} {row['pass']:16} {row['length']:6}  us a token, median (least): {figures}"

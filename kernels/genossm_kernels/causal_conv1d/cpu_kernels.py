@@ -1,8 +1,8 @@
 """The two loops of the CPU convolution: forward and backward, with channels in the vector lanes.
 
-A block of channels walks the sequence once. Forward reads each input `width` times, all but the first from the
-nearest cache. Backward recomputes the value before SiLU, keeps its gradients of the last `width` positions in a
-ring, and writes the gradient of an input when the last output that saw it has passed.
+A block of channels walks the sequence once, in the chunks of `cpu_chunks`. Backward recomputes the value before SiLU.
+An input's gradient is the same sum with the taps turned round, over the gradients of the `width - 1` positions behind
+it, so it is written that many positions later.
 
 `like` is a number of the element type, `f` the record of `ConvFields`.
 """
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import carray, njit
 
 from genossm_kernels._cpu.elementary import silu, silu_slope
 from genossm_kernels._cpu.kernel import Kernel
 from genossm_kernels._cpu.lanes import (
     add,
-    fma,
+    clear,
     get,
     integers,
     lane_count,
@@ -34,14 +33,26 @@ from genossm_kernels._cpu.lanes import (
     store_all,
     take,
 )
-
-_INT32, _INT64 = np.int32(0), np.int64(0)
-_BLOCK_FIELDS = 6
-_ROWS_AHEAD = 16  # rows lie further apart than hardware prefetchers look
+from genossm_kernels.causal_conv1d import cpu_chunks
+from genossm_kernels.causal_conv1d.cpu_chunks import (
+    AT_ONCE,
+    BLOCK_FIELDS,
+    CHUNK,
+    INT64,
+    advance,
+    correlate,
+    run_end,
+    slide,
+    spread_taps,
+    stage,
+)
 
 
 class ConvFields(NamedTuple):
-    """Addresses (0 where there is no such tensor), strides in elements, and sizes."""
+    """Addresses (0 where there is no such tensor), strides in elements, and sizes.
+
+    rows: vectors for the inputs of a chunk, and for its gradients.   weight_rows: vectors for the taps' gradients.
+    """
 
     x: int
     weight: int
@@ -54,6 +65,8 @@ class ConvFields(NamedTuple):
     length: int
     channels: int
     width: int
+    rows: int
+    weight_rows: int
     blocks: int
     block_count: int
     tasks: int
@@ -71,205 +84,190 @@ class ConvFields(NamedTuple):
     grad_initial_state: int = 0
 
 
-@njit(error_model="numpy")
-def _spread_taps(target, f, first, count, like):
-    """(channels, width) in memory -> one row of lanes a tap, the newest input's tap first."""
-    lanes = lane_count(like)
-    row = (count + lanes - 1) // lanes * lanes
-    weight = shifted(pointer(f.weight, like), first * f.width)
-    for back in range(f.width):
-        for c in range(row):
-            put(target, back * row + c, get(weight, c * f.width + f.width - 1 - back) if c < count else like)
-
-
-@njit(error_model="numpy")
-def _spread_bias(target, f, first, count, like):
-    lanes = lane_count(like)
-    for c in range((count + lanes - 1) // lanes * lanes):
-        put(target, c, get(pointer(f.bias, like), first + c) if f.bias != 0 and c < count else like)
-
-
-@njit(error_model="numpy")
-def _changes(f, batch, i, t, step):
-    """Whether the sequence index changes between the position processed before and `t`."""
-    if f.seq_idx == 0 or i == 0:
-        return False
-    numbers = shifted(pointer(f.seq_idx, _INT32), batch * f.length)
-    return get(numbers, t) != get(numbers, t - step)
-
-
-@njit(error_model="numpy")
-def _input_row(f, like, batch, first, i, step):
-    """The row of inputs processed at `i`; before the first one (i < 0) the rows of the initial state."""
-    if i < 0:
-        row = (batch * (f.width - 1) + f.width - 1 + i) * f.channels
-        return shifted(pointer(f.initial_state, like), row + first)
-    t = f.length - 1 - i if step < 0 else i
-    return shifted(pointer(f.x, like), batch * f.x_batch + t * f.x_step + first)
-
-
-@njit(error_model="numpy")
-def _taps_in_reach(f, reach, changed):
-    """How many inputs the next position sees, given how many the one before it saw."""
-    return 1 if changed else min(reach + 1, f.width)
-
-
-@njit(error_model="numpy")
-def _convolve(f, like, taps, bias, batch, first, j, row, left, i, reach, step):
-    """bias + sum of `reach` taps, for one vector of channels."""
-    out = load_all(bias, j)
-    for back in range(reach):
-        out = fma(load_all(taps, back * row + j), load(_input_row(f, like, batch, first, i - back, step), j, left), out)
-    return out
-
-
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _forward_block(f, like, scratch, batch, first, count, reverse):
-    lanes, length = lane_count(like), f.length
-    row = (count + lanes - 1) // lanes * lanes
-    bias, taps = scratch, shifted(scratch, row)
-    _spread_bias(bias, f, first, count, like)
-    _spread_taps(taps, f, first, count, like)
-    step = -1 if reverse else 1
-    x = shifted(pointer(f.x, like), batch * f.x_batch + first)
-    y = shifted(pointer(f.y, like), batch * length * f.channels + first)
-    reach = f.width - 1 if f.initial_state != 0 else 0
-    for i in range(length):
-        t = length - 1 - i if reverse else i
-        reach = _taps_in_reach(f, reach, _changes(f, batch, i, t, step))
-        for j in range(0, count, lanes):
-            prefetch(x, (t + _ROWS_AHEAD * step) * f.x_step + j)
-            left = count - j
-            out = _convolve(f, like, taps, bias, batch, first, j, row, left, i, reach, step)
-            if f.silu:
-                out = silu(out)
-            store(y, t * f.channels + j, out, left)
-    # The state carries on where the last position stands: inputs out of its reach count as zero from here on.
-    tail = shifted(pointer(f.final_state, like), batch * (f.width - 1) * f.channels + first)
-    for back in range(f.width - 1):
-        for j in range(0, count, lanes):
-            value = splat(like)
-            if back < reach:
-                value = load(_input_row(f, like, batch, first, length - 1 - back, step), j, count - j)
-            store(tail, (f.width - 2 - back) * f.channels + j, value, count - j)
+    lanes, width, before, length = lane_count(like), f.width, f.width - 1, f.length
+    vectors, size = (count + lanes - 1) // lanes, f.rows * lanes
+    clear(scratch, f.scratch_size // lanes)
+    sums, staged = scratch, shifted(scratch, CHUNK * lanes)
+    taps = shifted(staged, vectors * size)
+    spread_taps(taps, f, first, count, False, like)
+    hop, y_hop, start = (-f.x_step, -f.channels, length - 1) if reverse else (f.x_step, f.channels, 0)
+    x = shifted(pointer(f.x, like), batch * f.x_batch + start * f.x_step + first)
+    y = shifted(pointer(f.y, like), (batch * length + start) * f.channels + first)
+    bias = shifted(pointer(f.bias, like), first)
+    state = shifted(pointer(f.initial_state, like), batch * before * f.channels + first)
+    tail = shifted(pointer(f.final_state, like), batch * before * f.channels + first)
+    if f.initial_state != 0:
+        for v in range(vectors):
+            j = v * lanes
+            stage(shifted(staged, v * size), shifted(state, j), f.channels, before, count - j, like)
+    i = 0
+    while i < length:
+        end = run_end(f, batch, i, reverse)
+        while i < end:
+            chunk = CHUNK if i + CHUNK < end else end - i
+            for v in range(vectors):
+                j, left, own = v * lanes, count - v * lanes, shifted(staged, v * size)
+                stage(shifted(own, before * lanes), shifted(x, i * hop + j), hop, chunk, left, like)
+                offset = load(bias, j, left) if f.bias != 0 else splat(like)
+                slide(sums, own, shifted(taps, j * width), offset, chunk, width, like)
+                for p in range(chunk):
+                    out = load_all(sums, p * lanes)
+                    if f.silu:
+                        out = silu(out)
+                    store(y, (i + p) * y_hop + j, out, left)
+                advance(own, chunk, before, like)
+            i += chunk
+        if end < length:
+            clear(staged, vectors * f.rows)
+    # What the next position would see is handed on.
+    for v in range(vectors):
+        for k in range(before):
+            value = load_all(staged, v * size + k * lanes)
+            store(tail, k * f.channels + v * lanes, value, count - v * lanes)
 
 
 @njit(error_model="numpy")
-def _emit_input_gradient(f, like, taps, ring, batch, first, count, row, i, latest, ended, step):
-    """Write the gradient of the input processed at `i`: what the outputs `i ... latest` before `ended` saw of it."""
+def _activation_gradients(f, like, grads, sums, grad_y, hop, count, left):
+    """grads[p] = grad_y[p], times the slope of SiLU where there is one; gives their sum."""
     lanes = lane_count(like)
-    if i < 0:
-        place = (batch * (f.width - 1) + f.width - 1 + i) * f.channels
-        target = shifted(pointer(f.grad_initial_state, like), place + first)
-    else:
-        t = f.length - 1 - i if step < 0 else i
-        target = shifted(pointer(f.grad_x, like), (batch * f.length + t) * f.channels + first)
-    for j in range(0, count, lanes):
-        value = splat(like)
-        for back in range(max(0, -i), min(f.width, latest - i + 1, ended - i)):
-            value = fma(load_all(taps, back * row + j), load_all(ring, (i + back) % f.width * row + j), value)
-        # A place in the tail handed on is one more output that saw this input.
-        place = f.width - 2 - (f.length - 1 - i)
-        if f.grad_final_state != 0 and place >= 0 and ended >= f.length:
-            source = shifted(pointer(f.grad_final_state, like), (batch * (f.width - 1) + place) * f.channels + first)
-            value = add(value, load(source, j, count - j))
-        store(target, j, value, count - j)
+    total = splat(like)
+    for p in range(count):
+        grad = load(grad_y, p * hop, left)
+        prefetch(grad_y, (p + CHUNK) * hop)
+        if f.silu:
+            grad = mul(grad, silu_slope(load_all(sums, p * lanes)))
+        store_all(grads, p * lanes, grad)
+        total = add(total, grad)
+    return total
 
 
 @njit(error_model="numpy")
-def _run_end(f, batch, i, step):
-    """Where, within reach of `i`, the run of equal sequence indices that holds `i` ends; `length` if it goes on."""
-    if f.seq_idx == 0:
-        return f.length
-    start = max(i, 0)
-    for later in range(start + 1, min(i + f.width, f.length)):
-        t = f.length - 1 - later if step < 0 else later
-        if _changes(f, batch, later, t, step):
-            return later
-    return f.length
+def _write_gradients(f, like, sums, batch, channel, left, start, count, lowest, in_tail, reverse):
+    """Write the gradients of one vector's inputs `start ... start + count`, of those from `lowest` on.
+
+    in_tail: whether the last inputs of the sequence are among them: the tail handed on is one more that saw them.
+    """
+    lanes, before = lane_count(like), f.width - 1
+    grad_tail = shifted(pointer(f.grad_final_state, like), batch * before * f.channels + channel)
+    for p in range(count):
+        i = start + p
+        if i < lowest:
+            continue
+        value = load_all(sums, p * lanes)
+        if in_tail:
+            value = add(value, load(grad_tail, (before - f.length + i) * f.channels, left))
+        if i < 0:
+            target, row = pointer(f.grad_initial_state, like), batch * before + before + i
+        else:
+            target, row = pointer(f.grad_x, like), batch * f.length + (f.length - 1 - i if reverse else i)
+        store(target, row * f.channels + channel, value, left)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _backward_block(f, like, scratch, batch, first, count, reverse):
-    lanes, length, width = lane_count(like), f.length, f.width
-    row = (count + lanes - 1) // lanes * lanes
-    bias, taps = scratch, shifted(scratch, row)
-    ring, d_taps = shifted(taps, width * row), shifted(taps, 2 * width * row)
-    d_bias = shifted(taps, 3 * width * row)
-    _spread_bias(bias, f, first, count, like)
-    _spread_taps(taps, f, first, count, like)
-    for j in range(0, width * row, lanes):
-        store_all(ring, j, splat(like))
-        store_all(d_taps, j, splat(like))
-    for j in range(0, row, lanes):
-        store_all(d_bias, j, splat(like))
-
-    step = -1 if reverse else 1
-    before = width - 1 if f.initial_state != 0 else 0
-    x = shifted(pointer(f.x, like), batch * f.x_batch + first)
-    grad_y = shifted(pointer(f.grad_y, like), batch * f.grad_y_batch + first)
-    reach = before
-    for i in range(length):
-        t = length - 1 - i if reverse else i
-        reach = _taps_in_reach(f, reach, _changes(f, batch, i, t, step))
-        for j in range(0, count, lanes):
-            left = count - j
-            prefetch(x, (t + _ROWS_AHEAD * step) * f.x_step + j)
-            prefetch(grad_y, (t + _ROWS_AHEAD * step) * f.grad_y_step + j)
-            grad = load(grad_y, t * f.grad_y_step + j, left)
-            if f.silu:
-                value = _convolve(f, like, taps, bias, batch, first, j, row, left, i, reach, step)
-                grad = mul(grad, silu_slope(value))
-            store_all(ring, i % width * row + j, grad)
-            store_all(d_bias, j, add(load_all(d_bias, j), grad))
-            for back in range(reach):
-                seen = load(_input_row(f, like, batch, first, i - back, step), j, left)
-                store_all(d_taps, back * row + j, fma(grad, seen, load_all(d_taps, back * row + j)))
-        done = i - width + 1
-        if done >= -before:
-            ended = _run_end(f, batch, done, step)
-            _emit_input_gradient(f, like, taps, ring, batch, first, count, row, done, i, ended, step)
-    for done in range(max(length - width + 1, -before), length):
-        ended = _run_end(f, batch, done, step)
-        _emit_input_gradient(f, like, taps, ring, batch, first, count, row, done, length - 1, ended, step)
+    lanes, width, before, length = lane_count(like), f.width, f.width - 1, f.length
+    vectors, size = (count + lanes - 1) // lanes, f.rows * lanes
+    clear(scratch, f.scratch_size // lanes)
+    sums, staged = scratch, shifted(scratch, CHUNK * lanes)
+    grads = shifted(staged, vectors * size)
+    taps = shifted(grads, vectors * size)
+    turned = shifted(taps, vectors * width * lanes)
+    d_taps = shifted(turned, vectors * width * lanes)
+    d_bias = shifted(d_taps, vectors * f.weight_rows * lanes)
+    spread_taps(taps, f, first, count, False, like)
+    spread_taps(turned, f, first, count, True, like)
+    hop, y_hop, start = (-f.x_step, -f.grad_y_step, length - 1) if reverse else (f.x_step, f.grad_y_step, 0)
+    x = shifted(pointer(f.x, like), batch * f.x_batch + start * f.x_step + first)
+    grad_y = shifted(pointer(f.grad_y, like), batch * f.grad_y_batch + start * f.grad_y_step + first)
+    bias = shifted(pointer(f.bias, like), first)
+    state = shifted(pointer(f.initial_state, like), batch * before * f.channels + first)
+    begin, lowest = 0, 0
+    if f.initial_state != 0:
+        lowest = -before
+        for v in range(vectors):
+            j = v * lanes
+            stage(shifted(staged, v * size), shifted(state, j), f.channels, before, count - j, like)
+    while begin < length:
+        end = run_end(f, batch, begin, reverse)
+        i = begin
+        # The gradients of a run's last inputs come out as `before` positions without gradients pass behind it.
+        while i < end + before:
+            inside = i < end
+            limit = end if inside else end + before
+            chunk = CHUNK if i + CHUNK < limit else limit - i
+            in_tail = f.grad_final_state != 0 and end == length and not inside
+            for v in range(vectors):
+                j, left, own, given = v * lanes, count - v * lanes, shifted(staged, v * size), shifted(grads, v * size)
+                now = shifted(given, before * lanes)
+                if inside:
+                    stage(shifted(own, before * lanes), shifted(x, i * hop + j), hop, chunk, left, like)
+                    offset = load(bias, j, left) if f.bias != 0 else splat(like)
+                    slide(sums, own, shifted(taps, j * width), offset, chunk, width, like)
+                    total = _activation_gradients(
+                        f, like, now, sums, shifted(grad_y, i * y_hop + j), y_hop, chunk, left
+                    )
+                    store_all(d_bias, j, add(load_all(d_bias, j), total))
+                    correlate(shifted(d_taps, j * f.weight_rows), now, own, chunk, width, like)
+                    advance(own, chunk, before, like)
+                else:
+                    clear(now, chunk)
+                slide(sums, given, shifted(turned, j * width), splat(like), chunk, width, like)
+                _write_gradients(f, like, sums, batch, first + j, left, i - before, chunk, lowest, in_tail, reverse)
+                advance(given, chunk, before, like)
+            i += chunk
+        clear(staged, vectors * f.rows)
+        begin, lowest = end, end
 
     for c in range(count):
         place = batch * f.channels + first + c
         put(pointer(f.bias_parts, like), place, get(d_bias, c))
-        for back in range(width):
-            put(pointer(f.weight_parts, like), place * width + width - 1 - back, get(d_taps, back * row + c))
+        for k in range(width):
+            row = c // lanes * f.weight_rows + k
+            put(pointer(f.weight_parts, like), place * width + k, get(d_taps, row * lanes + c % lanes))
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _run_forward(counters, f, like):
     scratch = shifted(pointer(f.scratch, like), take(counters, 1) * f.scratch_size)
     while True:
         task = take(counters, 0)
         if task >= f.tasks:
             return
-        block = shifted(pointer(f.blocks, _INT64), (task % f.block_count) * _BLOCK_FIELDS)
+        block = shifted(pointer(f.blocks, INT64), (task % f.block_count) * BLOCK_FIELDS)
         _forward_block(f, like, scratch, task // f.block_count, get(block, 0), get(block, 1), get(block, 3) != 0)
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _run_backward(counters, f, like):
     scratch = shifted(pointer(f.scratch, like), take(counters, 1) * f.scratch_size)
     while True:
         task = take(counters, 0)
         if task >= f.tasks:
             return
-        block = shifted(pointer(f.blocks, _INT64), (task % f.block_count) * _BLOCK_FIELDS)
+        block = shifted(pointer(f.blocks, INT64), (task % f.block_count) * BLOCK_FIELDS)
         _backward_block(f, like, scratch, task // f.block_count, get(block, 0), get(block, 1), get(block, 3) != 0)
 
 
-def forward_scratch(row: int, width: int) -> int:
-    """Elements of scratch that one thread of the forward kernel needs for blocks of `row` lanes."""
-    return row * (width + 1)
+def staged_rows(width: int) -> int:
+    """Vectors that a chunk takes with what comes before it, and what the last group of sums reads beyond it."""
+    return width - 1 + CHUNK + AT_ONCE
 
 
-def backward_scratch(row: int, width: int) -> int:
-    """Elements of scratch that one thread of the backward kernel needs for blocks of `row` lanes."""
-    return row * (3 * width + 2)
+def weight_rows(width: int) -> int:
+    """Taps in whole groups of sums."""
+    return -(-width // AT_ONCE) * AT_ONCE
+
+
+def forward_scratch(lanes: int, vectors: int, width: int) -> int:
+    """Elements of scratch that one thread of the forward kernel needs for blocks of `vectors` vectors."""
+    return lanes * (CHUNK + vectors * (staged_rows(width) + width))
+
+
+def backward_scratch(lanes: int, vectors: int, width: int) -> int:
+    """Elements of scratch that one thread of the backward kernel needs for blocks of `vectors` vectors."""
+    return lanes * (CHUNK + vectors * (2 * staged_rows(width) + 2 * width + weight_rows(width) + 1))
 
 
 def _build_forward(like, digest):
@@ -288,5 +286,5 @@ def _build_backward(like, digest):
     return conv_backward
 
 
-conv_forward = Kernel("conv_forward", ConvFields, _build_forward, (__file__,))
-conv_backward = Kernel("conv_backward", ConvFields, _build_backward, (__file__,))
+conv_forward = Kernel("conv_forward", ConvFields, _build_forward, (__file__, cpu_chunks.__file__))
+conv_backward = Kernel("conv_backward", ConvFields, _build_backward, (__file__, cpu_chunks.__file__))

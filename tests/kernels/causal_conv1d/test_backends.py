@@ -49,6 +49,37 @@ def test_every_result_is_the_definition_s(backend: str, convolution: tuple[dict[
         assert error.largest < 1e-12, name
 
 
+@pytest.mark.parametrize("changes", [(), (7, 8, 48, 96, 97, 150)])
+@pytest.mark.parametrize("length", [1, 47, 48, 49, 200])
+@pytest.mark.parametrize("width", [6, 16, 70])
+def test_taps_and_sequences_longer_than_what_is_held_at_once(width: int, length: int, changes: tuple[int, ...]) -> None:
+    inputs = conv_inputs(batch=2, length=length, channels=38, width=width, seed=width + length)
+    if changes:
+        inputs["seq_idx"] = torch.bucketize(torch.arange(length), torch.tensor(changes), right=True).int().expand(2, -1)
+    for options in ({"reverse": (False, True)}, {"activation": None}):
+        truth = conv_results(inputs, backend="torch", **options)
+        found = conv_results(inputs, backend="cpu", **options)
+        for name, error in errors(found, truth).items():
+            assert error.largest < 1e-12, name
+
+
+@BACKENDS
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nothing_of_one_sequence_reaches_another(backend: str, reverse: bool) -> None:
+    """Not even what is no number, forward or backward."""
+    inputs = conv_inputs(length=70, channels=5, width=9)
+    inputs["seq_idx"] = (torch.arange(70) >= 60).int()[None]
+    tail = slice(60, 70) if not reverse else slice(0, 60)
+    other = slice(0, 60) if not reverse else slice(60, 70)
+    plain = conv_results(inputs, backend=backend, reverse=reverse)
+    x = inputs["x"].clone()
+    x[:, other] = torch.inf
+    spoilt = conv_results(inputs | {"x": x}, backend=backend, reverse=reverse)
+    for name in ("y", "grad x"):
+        assert torch.equal(spoilt[name][:, tail], plain[name][:, tail]), name
+    assert torch.equal(spoilt["final_state"], plain["final_state"])
+
+
 @BACKENDS
 @pytest.mark.parametrize("reverse", [False, (True, False)])
 @pytest.mark.parametrize("packed", [False, True])
