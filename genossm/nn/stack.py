@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genossm.core.errors import ConfigError, MethodError
 from genossm.nn.config import StackConfig
 from genossm.nn.directions import build_mixer, exchange_strands, join_strands
+from genossm.nn.embedding import TokenEmbedding
 from genossm.nn.norm import at_least_float32, branch, build_norm
 from genossm.nn.recompute import Recompute, recomputing
 from genossm.nn.state import LayerState, StackState
@@ -88,7 +89,7 @@ class Stack(nn.Module):
                 f"An equivariant stack needs the complement of each of {config.vocab_size} ids; got {got}."
             )
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.d_strand)
+        self.embedding = TokenEmbedding(config.vocab_size, config.d_strand)
         self.register_buffer("complement", complement if config.equivariant else None, persistent=False)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm_f = build_norm(config)
