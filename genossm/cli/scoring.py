@@ -73,8 +73,9 @@ _OPTIONS = (
         default=1024,
         show_default=True,
         type=int,
-        help="Bases on either side of an allele that mlm reads anew in windows that are at least 8 times as long; the "
-        "rest comes from one pass over the reference, and --summary says what that leaves out.",
+        help="Bases on either side of an allele that mlm, embedding (768 at least) and heads read anew in windows that "
+        "are over 8 times as long; the rest comes from one pass over the reference, and --summary says what that "
+        "leaves out.",
     ),
     click.option("--exact", is_flag=True, help="Read whole windows anew for every allele."),
     click.option("--both-strands", is_flag=True, help="The mean of both strands instead of the plus strand alone."),

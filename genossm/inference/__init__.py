@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from genossm.inference.embedding import mean_hidden_states
+from genossm.inference.hidden_sums import ReadReference, hidden_sums, read_reference
 from genossm.inference.masked import masked_log_probabilities, require_masked
 from genossm.inference.neighbourhood import boundary_states, masked_log_probabilities_between
 from genossm.inference.prefix import Branches, PrefixPass, continuation_log_probabilities, prefix_pass
@@ -14,15 +15,18 @@ __all__ = [
     "SEGMENT_LENGTH",
     "Branches",
     "PrefixPass",
+    "ReadReference",
     "Segment",
     "both_strand_log_probabilities",
     "boundary_states",
     "continuation_log_probabilities",
+    "hidden_sums",
     "log_probabilities",
     "masked_log_probabilities",
     "masked_log_probabilities_between",
     "mean_hidden_states",
     "prefix_pass",
+    "read_reference",
     "require_causal",
     "require_masked",
     "stream",

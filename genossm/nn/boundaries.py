@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 
 from genossm.nn.directions import Bidirectional, BothStrands, exchange_strands
@@ -139,12 +139,34 @@ def sweep(
 
     left, right: places where stretches begin and end, 0 to length. Memory: twice the residual stream, and the states.
     """
+    return _edges(stack, input_ids, left, right, segment_length, to_the_top=False)[1]
+
+
+@torch.inference_mode()
+def sweep_and_sum(
+    stack: Stack,
+    input_ids: Int[Tensor, "1 length"],
+    left: Iterable[int],
+    right: Iterable[int],
+    *,
+    segment_length: int = SWEEP_SEGMENT,
+) -> tuple[Edges, Float64[Tensor, " d_model"]]:
+    """As `sweep`, and the sum of the last hidden states, after the final norm, over the whole sequence."""
+    stream, edges = _edges(stack, input_ids, left, right, segment_length, to_the_top=True)
+    pieces = (stack.outside(stack.norm_f(piece))[0] for piece in stream.split(segment_length, dim=1))
+    return edges, torch.stack([piece.sum(dim=0, dtype=torch.float64) for piece in pieces]).sum(dim=0)
+
+
+def _edges(
+    stack: Stack, input_ids: Tensor, left: Iterable[int], right: Iterable[int], segment_length: int, *, to_the_top: bool
+) -> tuple[Tensor, Edges]:
+    """The stream that leaves the last layer, if it is wanted, and the states at the places."""
     length = input_ids.shape[1]
     places = {False: sorted({*left} - {0}), True: sorted({*right} - {length}, reverse=True)}
-    _, layers = _through_layers(stack, input_ids, places, segment_length, to_the_top=False)
+    stream, layers = _through_layers(stack, input_ids, places, segment_length, to_the_top=to_the_top)
     numbers = {reverse: {place: 1 + n for n, place in enumerate(found)} for reverse, found in places.items()}
     directions = tuple(way.reverse for way in _ways(stack.layers[0].mixer))  # type: ignore[arg-type]
-    return Edges({0: 0, **numbers[False]}, {length: 0, **numbers[True]}, layers, directions)
+    return stream, Edges({0: 0, **numbers[False]}, {length: 0, **numbers[True]}, layers, directions)
 
 
 @torch.inference_mode()

@@ -31,6 +31,6 @@ def _tokens(options: ScoringOptions, method: Method) -> int:
     """What an allele costs beside its window."""
     if method.has_horizon:
         return options.longest + _APPROACH
-    if method.has_neighbourhood and options.has_neighbourhood:
-        return 2 * options.neighbourhood + NEIGHBOURHOOD_GRID
+    if options.neighbours(method):
+        return 2 * max(options.neighbourhood, method.flank) + NEIGHBOURHOOD_GRID
     return options.usual_window

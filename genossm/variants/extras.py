@@ -7,20 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from genossm.core.errors import UsageError
 from genossm.core.provenance import file_sha256
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.sequence import Placement, Variant
+from genossm.sequence import Variant
 from genossm.variants.calibration import Calibration, Entry, Settings, allele_kind, quantile_tag, rounded, settings_of
-from genossm.variants.heads.covariates import covariate_matrix
-from genossm.variants.heads.features import PairMeans
 from genossm.variants.heads.head import VariantHead
 from genossm.variants.locate import Allele
-from genossm.variants.methods import METHODS, Method, Tag, methods_for
+from genossm.variants.methods import Method, Tag, methods_for
 from genossm.variants.options import ScoringOptions
 from genossm.variants.table_columns import find_columns
 from genossm.variants.table_files import open_table
@@ -72,60 +66,6 @@ class Extras:
     def covariate_names(self) -> tuple[str, ...]:
         """What the heads want to be told of every allele."""
         return tuple(dict.fromkeys(one.name for head in self.heads for one in head.covariates))
-
-
-@dataclass
-class HeadPasses:
-    """Runs the heads over placements, sharing their features."""
-
-    heads: tuple[VariantHead, ...]
-    means: PairMeans
-    covariates: CovariateTable | None
-
-    def values(
-        self, variants: Sequence[Variant | Allele], placements: Sequence[Placement], ratios: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """(alleles, heads).   ratios: (alleles,) of the model's own method.
-
-        Raises: InputFileError for a covariate that is missing.
-        """
-        told = [self._told(one) for one in variants]
-        wheres = [f"{one.contig}:{one.pos1}:{one.ref}>{one.alt}" for one in variants]
-        # What is missing stops the run before the model is asked.
-        matrices = [covariate_matrix(head.covariates, told, wheres) for head in self.heads]
-        means = {
-            flank: self.means.values(placements, flank) for flank in sorted({head.spec.flank for head in self.heads})
-        }
-        columns = [
-            head.predict(head.spec.matrix(ratios, *means[head.spec.flank]), matrix)
-            for head, matrix in zip(self.heads, matrices)
-        ]
-        return np.stack(columns, axis=1)
-
-    def _told(self, variant: Variant | Allele) -> Mapping[str, object] | None:
-        own = getattr(variant, "covariates", None)
-        beside = self.covariates.of(variant) if self.covariates is not None else None
-        return own if beside is None else {**(own or {}), **beside}
-
-
-def head_passes(model: SequenceModel, options: ScoringOptions, extras: Extras, means: PairMeans) -> HeadPasses | None:
-    """What runs the heads that `options` name, None where they name none.   options: with the strands that are run.
-
-    Raises: UsageError for a head that is not there, or was trained under other settings.
-    """
-    if not options.heads:
-        return None
-    present = {head.name: head for head in extras.heads}
-    absent = [name for name in options.heads if name not in present]
-    if absent:
-        raise UsageError(
-            f"{absent[0]!r} is no method; wanted one or several of {', '.join(METHODS)}, or a head, which has to be "
-            "given among the extras: load_extras(MODEL, [NAME])."
-        )
-    heads = tuple(present[name] for name in options.heads)
-    for head in heads:
-        head.require_settings(head_settings(model, options))
-    return HeadPasses(heads, means, extras.covariates)
 
 
 def head_settings(model: SequenceModel, options: ScoringOptions) -> dict[str, Any]:

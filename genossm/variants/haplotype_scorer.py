@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genossm.core.errors import UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
-from genossm.sequence import Placement
+from genossm.sequence import Placement, Variant
 from genossm.variants.extras import Extras
-from genossm.variants.locate import Locator
-from genossm.variants.methods import EMBEDDING, LLR, MLM
+from genossm.variants.locate import Allele, Locator
 from genossm.variants.options import ScoringOptions
 from genossm.variants.personal import Personal, read_personal
-from genossm.variants.scorer import Passes, Scorer
+from genossm.variants.reference import Letters
+from genossm.variants.scorer import Scorer
 from genossm.variants.stretches import CarriedPlacement, HaplotypeWindows
-
-# What exchanging REF and ALT does to a method's numbers: ratios change their sign, distances do not.
-_SIGNS = {LLR.name: -1.0, MLM.name: -1.0, EMBEDDING.name: 1.0}
 
 
 class HaplotypeScorer(Scorer):
     """A scorer of the alleles that `Personal.of_record` gives: each on the haplotypes that carry it, the mean if on
     several. With the same window, letters and horizon as any scorer; without other alleles in it, the same score.
 
-    Raises: UsageError for heads, which are trained on the reference.
+    A head sees what it sees of any allele, with the haplotype in place of the reference.
     """
 
     def __init__(
@@ -43,43 +39,34 @@ class HaplotypeScorer(Scorer):
         batch_size: int | None = None,
         extras: Extras | None = None,
     ) -> None:
+        self._haplotypes = personal.haplotypes
         super().__init__(model, genome, options, batch_size=batch_size, extras=extras)
-        heads = [method.name for method in self.methods if method.name not in _SIGNS]
-        if heads:
-            raise UsageError(
-                f"--haplotypes goes with {', '.join(_SIGNS)}; the head {heads[0]} was trained on the reference. Leave "
-                "one of the two out."
-            )
-        windows = HaplotypeWindows(self._locator.letters, personal.haplotypes, self.options.context)
-        run = replace(self.options, both_strands=False) if model.config.equivariant else self.options
-        self._passes = {
-            name: _OnHaplotypes(
-                cast(Any, type(passes))(model, windows.letters, run, batch_size=batch_size), windows, _SIGNS[name]
-            )
-            for name, passes in self._passes.items()
-        }
 
+    def _letters(self) -> Letters:
+        self._windows = HaplotypeWindows(self._locator.letters, self._haplotypes, self.options.context)
+        return self._windows.letters
 
-class _OnHaplotypes:
-    """Passes over stretches of haplotypes."""
-
-    def __init__(self, passes: Passes, windows: HaplotypeWindows, sign: float) -> None:
-        self._passes, self._windows, self._sign = passes, windows, sign
-
-    @property
-    def measured(self) -> Any:
-        return getattr(self._passes, "measured", None)
-
-    def values(
-        self, placements: Sequence[Placement], progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float64]:
-        """(placements, strands, numbers of the method), the mean over the haplotypes that carry each."""
+    def _run(
+        self,
+        variants: Sequence[Variant | Allele],
+        placements: Sequence[Placement],
+        progress: Callable[[int], None] | None,
+        *,
+        exchanged: bool = True,
+    ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+        """The means over the haplotypes that carry each."""
         asked = [self._windows.placements(cast(CarriedPlacement, one)) for one in placements]
-        found = self._passes.values([one for several in asked for one in several], progress)
+        counts = [len(several) for several in asked]
+        each = [one for one, count in zip(variants, counts) for _ in range(count)]
+        found, heads = super()._run(each, list(chain.from_iterable(asked)), progress, exchanged=exchanged)
         self._windows.forget()
-        ends = np.cumsum([len(several) for several in asked])
-        means = [self._sign * part.mean(axis=0) for part in np.split(found, ends[:-1])] if asked else []
-        return np.array(means).reshape(len(asked), *found.shape[1:])
+        return {name: _means(values, counts) for name, values in found.items()}, _means(heads, counts)
+
+
+def _means(values: NDArray[np.float64], counts: Sequence[int]) -> NDArray[np.float64]:
+    """Of so many rows each; not of none."""
+    parts = np.split(values, np.cumsum(counts)[:-1]) if counts else []
+    return np.array([part.mean(axis=0) for part in parts]).reshape(len(counts), *values.shape[1:])
 
 
 def open_scorer(

@@ -18,12 +18,12 @@ from genossm.models import SequenceModel
 from genossm.sequence import Placement
 from genossm.variants.haplotypes import allele_window
 from genossm.variants.measured import MeasuredError
-from genossm.variants.methods import MASKED_FLANK
+from genossm.variants.methods import MASKED_FLANK, MLM
 from genossm.variants.neighbourhood import Neighbourhoods
 from genossm.variants.options import ScoringOptions
 from genossm.variants.probes import Probe, masked_terms, sum_of_terms
 from genossm.variants.reference import Letters
-from genossm.variants.window_batches import Rows, equal_lengths, neighbours
+from genossm.variants.window_batches import Rows, equal_lengths, groups
 
 Answer = NDArray[np.float64]
 Progress = Callable[[int], None] | None
@@ -45,7 +45,7 @@ class MaskedPasses:
         self._rows = Rows(source, model.tokenizer)
         self._near = Neighbourhoods(model, source, options.neighbourhood, batch_size=batch_size)
         self.measured: MeasuredError | None = None
-        if options.has_neighbourhood:
+        if options.neighbours(MLM):
             self.measured = MeasuredError({"neighbourhood": options.neighbourhood, "against": "whole windows"})
 
     def values(self, placements: Sequence[Placement], progress: Progress = None) -> NDArray[np.float64]:
@@ -55,20 +55,10 @@ class MaskedPasses:
         """
         found = np.zeros((len(placements), len(self._options.strands), 1))
         before = self._near.tokens
-        for chosen in self._groups(placements):
+        for chosen in groups(placements, self._options, self._source):
             found[chosen] = self._ratios([placements[number] for number in chosen], progress)
         self._measure(placements, found, self._near.tokens - before)
         return found
-
-    def _groups(self, placements: Sequence[Placement]) -> Iterable[list[int]]:
-        """Numbers of placements whose answers are held at once; those of a window read as neighbourhoods together."""
-        if not self._options.has_neighbourhood:
-            return neighbours(placements)
-        by_window: dict[object, list[int]] = defaultdict(list)
-        for group in neighbours(placements):
-            for number in group:
-                by_window[allele_window(placements[number], self._options.context, "+", self._source)].append(number)
-        return by_window.values()
 
     def _ratios(
         self, placements: Sequence[Placement], progress: Progress, *, whole: bool = False

@@ -33,7 +33,8 @@ class Tag:
 class Method:
     """label: the name as a header gives it.   objectives: of models that give it.
     facts: what a header says of it beside its tags, by name.   has_horizon: whether `horizon` means anything to it.
-    has_neighbourhood: whether it reads neighbourhoods of what changes in place of long windows.
+    has_neighbourhood: whether it reads neighbourhoods of what changes in place of long windows, with `flank` bases on
+    either side at least.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Method:
     facts: dict[str, str] = field(hash=False)
     has_horizon: bool = False
     has_neighbourhood: bool = False
+    flank: int = 0
 
 
 def _ratio(kind: str) -> Tag:
@@ -84,6 +86,8 @@ EMBEDDING = Method(
         "central": f"{2 * EMBEDDING_FLANK} bases, {EMBEDDING_FLANK} on either side of all equivalent placements, and "
         "what stands between them; clipped to the window"
     },
+    has_neighbourhood=True,
+    flank=EMBEDDING_FLANK,
 )
 METHODS: dict[str, Method] = {method.name: method for method in (LLR, MLM, EMBEDDING)}
 

@@ -55,26 +55,18 @@ class Neighbourhoods:
         by_stretch: dict[Stretch, list[Probe]] = defaultdict(list)
         for probe in probes:
             by_stretch[stretch_around(probe, self._width)].append(probe)
-        for stretches in self._affordable(sorted(by_stretch)):
+        for stretches in affordable(self._model, sorted(by_stretch)):
             edges = self._read_reference(probes[0].haplotype, probes[0].strand, stretches)
             asked = [(stretch, probe) for stretch in stretches for probe in by_stretch[stretch]]
             batches = equal_lengths(asked, _length, batch_size=self._batch_size, device=self._model.device.type)
             for batch in batches:
                 yield [probe for _, probe in batch], self._run(batch, edges)
 
-    def _affordable(self, stretches: list[Stretch]) -> Iterator[list[Stretch]]:
-        """Neighbours whose states fit into memory together."""
-        config = self._model.config
-        a_place = 4 * config.n_layer * config.d_inner * (config.d_state + config.d_conv - 1) * (1 + config.equivariant)
-        size = max(1, _STATE_BYTES.get(self._model.device.type, _STATE_BYTES_ELSEWHERE) // (2 * a_place))
-        for start in range(0, len(stretches), size):
-            yield stretches[start : start + size]
-
-    def _read_reference(self, haplotype: Haplotype, strand: Strand, stretches: list[Stretch]) -> Edges:
+    def _read_reference(self, haplotype: Haplotype, strand: Strand, stretches: Sequence[Stretch]) -> Edges:
         window = Haplotype(haplotype.contig, haplotype.start, haplotype.end)
-        along = [_along(stretch, len(window), strand) for stretch in stretches]
+        along = [along_strand(stretch, len(window), strand) for stretch in stretches]
         self.tokens += len(window)
-        ids = torch.from_numpy(_ids(self._model.tokenizer, window.read(self._source), strand))
+        ids = torch.from_numpy(strand_ids(self._model.tokenizer, window.read(self._source), strand))
         return boundary_states(self._model, ids, {first for first, _ in along}, {last for _, last in along})
 
     def _run(self, batch: Sequence[tuple[Stretch, Probe]], edges: Edges) -> list[Answer]:
@@ -83,15 +75,15 @@ class Neighbourhoods:
         for (first, last), probe in batch:
             one = probe.haplotype
             letters = one.read(self._source, first, last + len(one) - (one.end - one.start))
-            row = _ids(self._model.tokenizer, letters, probe.strand)
+            row = strand_ids(self._model.tokenizer, letters, probe.strand)
             masked = np.zeros(len(row), dtype=bool)
-            masked[slice(*_along((probe.first - first, probe.last - first), len(row), probe.strand))] = True
+            masked[slice(*along_strand((probe.first - first, probe.last - first), len(row), probe.strand))] = True
             rows.append(row)
             places.append(masked)
         ids, masks = np.stack(rows), np.stack(places)
         self.tokens += ids.size
         length = batch[0][1].haplotype.end - batch[0][1].haplotype.start
-        states = edges.between([_along(stretch, length, probe.strand) for stretch, probe in batch])
+        states = edges.between([along_strand(stretch, length, probe.strand) for stretch, probe in batch])
         found = masked_log_probabilities_between(self._model, torch.from_numpy(ids), torch.from_numpy(masks), states)
         ends = np.cumsum([probe.last - probe.first for _, probe in batch])
         return [probe.on_plus(part) for (_, probe), part in zip(batch, np.split(found.cpu().numpy(), ends[:-1]))]
@@ -103,10 +95,21 @@ def _length(asked: tuple[Stretch, Probe]) -> int:
     return last - first + len(one) - (one.end - one.start)
 
 
-def _along(span: Stretch, length: int, strand: Strand) -> Stretch:
+def affordable(model: SequenceModel, stretches: Sequence[Stretch]) -> Iterator[Sequence[Stretch]]:
+    """Neighbours whose states fit into memory together."""
+    config = model.config
+    a_place = 4 * config.n_layer * config.d_inner * (config.d_state + config.d_conv - 1) * (1 + config.equivariant)
+    size = max(1, _STATE_BYTES.get(model.device.type, _STATE_BYTES_ELSEWHERE) // (2 * a_place))
+    for start in range(0, len(stretches), size):
+        yield stretches[start : start + size]
+
+
+def along_strand(span: Stretch, length: int, strand: Strand) -> Stretch:
+    """A span of the plus strand's letters as a strand that is `length` letters long counts them."""
     return span if strand == "+" else (length - span[1], length - span[0])
 
 
-def _ids(tokenizer: NucleotideTokenizer, letters: bytes, strand: Strand) -> NDArray[np.uint8]:
+def strand_ids(tokenizer: NucleotideTokenizer, letters: bytes, strand: Strand) -> NDArray[np.uint8]:
+    """(length,) token ids of the plus strand's letters as a strand reads them."""
     ids = tokenizer.encode(letters)
     return ids if strand == "+" else tokenizer.reverse_complement(ids)

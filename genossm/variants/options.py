@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from genossm.core.errors import UsageError
-from genossm.variants.methods import METHODS, methods_for, parse_methods
+from genossm.variants.methods import METHODS, Method, methods_for, parse_methods
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_HORIZON = 512
@@ -27,8 +27,9 @@ class ScoringOptions:
     compares from the first difference on, at most context / 4; None is context / 4; other methods have none.
     both_strands: the mean of both strands instead of the plus strand alone.   methods: by name; empty for that of the
     model's own objective.
-    neighbourhood: bases on either side of what changes that a masked model reads anew, in windows that are much longer;
-    the rest is known from one pass over the reference.   exact: it reads all of every window anew.
+    neighbourhood: bases on either side of what changes that a masked model, and embedding distances and heads of any
+    model, read anew, in windows that are much longer; the rest is known from one pass over the reference.
+    exact: they read all of every window anew.
     heads: by name; names among `methods` that are none go here. With a head comes the model's own ratio, a part of what
     the head sees.
     Raises: UsageError for values out of range.
@@ -90,14 +91,19 @@ class ScoringOptions:
     @property
     def has_neighbourhood(self) -> bool:
         """Whether one of the methods reads windows of a whole context as a reference and neighbourhoods."""
-        return self.splits(self.usual_window) and any(METHODS[name].has_neighbourhood for name in self.methods)
+        return any(self.neighbours(METHODS[name]) for name in self.methods)
 
-    def splits(self, window: int) -> bool:
+    def neighbours(self, method: Method) -> bool:
+        """Whether a method reads windows of a whole context as a reference and neighbourhoods."""
+        return method.has_neighbourhood and self.splits(self.usual_window, method.flank)
+
+    def splits(self, window: int, flank: int = 0) -> bool:
         """Whether a window of that length is long enough for neighbourhoods to be worth a pass over the reference.
 
+        flank: bases on either side that a neighbourhood has at least.
         The rule looks at the window alone: what else a file asks in it may not decide how an allele is scored.
         """
-        return not self.exact and window >= 4 * (2 * self.neighbourhood + NEIGHBOURHOOD_GRID)
+        return not self.exact and window >= 4 * (2 * max(self.neighbourhood, flank) + NEIGHBOURHOOD_GRID)
 
     def of_model(self, objective: str, *, equivariant: bool) -> ScoringOptions:
         """The same with the methods named; a model that reads both strands alike always gives both.

@@ -15,14 +15,16 @@ from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Placement, Variant
 from genossm.variants.embedding_passes import EmbeddingPasses
-from genossm.variants.extras import Extras, Quantiles, head_methods, head_passes
+from genossm.variants.extras import Extras, Quantiles, head_methods
 from genossm.variants.heads.features import PairMeans
+from genossm.variants.heads.passes import head_passes
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
 from genossm.variants.masked_passes import MaskedPasses
 from genossm.variants.measured import MeasuredError
 from genossm.variants.methods import EMBEDDING, LLR, METHODS, MLM, Method, Tag
 from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, DEFAULT_NEIGHBOURHOOD, ScoringOptions
 from genossm.variants.passes import CausalPasses
+from genossm.variants.reference import Letters
 from genossm.variants.score_table import scored_frame
 from genossm.variants.status import Status
 
@@ -141,14 +143,19 @@ class Scorer:
         self._strands_a_run = 2 if equivariant else 1
         run = replace(self.options, both_strands=False) if equivariant else self.options
         kinds = {LLR.name: CausalPasses, MLM.name: MaskedPasses, EMBEDDING.name: EmbeddingPasses}
+        letters = self._letters()
         self._passes: dict[str, Passes] = {
-            name: kinds[name](model, self._locator.letters, run, batch_size=batch_size) for name in self.options.methods
+            name: kinds[name](model, letters, run, batch_size=batch_size) for name in self.options.methods
         }
         self._extras = extras or Extras()
-        self._pair_means = PairMeans(model, self._locator.letters, run, batch_size=batch_size)
+        self._pair_means = PairMeans(model, letters, run, batch_size=batch_size)
         self._heads = head_passes(model, run, self._extras, self._pair_means)
         plain = [(method.name, tag) for method in self.methods for tag in method.tags]
         self._quantiles = Quantiles(plain, extras, model, genome, self.options)
+
+    def _letters(self) -> Letters:
+        """What the passes read."""
+        return self._locator.letters
 
     @property
     def genome(self) -> Genome:
@@ -171,21 +178,22 @@ class Scorer:
         return () if self._heads is None else self._extras.covariate_names
 
     @property
-    def measured(self) -> dict[str, dict[str, int | float | str]]:
-        """By method: what a horizon or neighbourhoods leave out, as measured on some of the alleles scored so far."""
+    def measured(self) -> dict[str, dict[str, Any]]:
+        """By method, and of heads: what a horizon or neighbourhoods leave out, as measured on some alleles so far."""
         return {name: error.as_dict() for name, error in self._measured().items()}
 
-    def measured_state(self) -> dict[str, list[Any]]:
-        """`measured` as an interrupted run keeps it; `restore_measured` takes it."""
+    def measured_state(self) -> dict[str, dict[str, Any]]:
+        """What has been measured since this was last asked, for a journal; `restore_measured` takes it."""
         return {name: error.state() for name, error in self._measured().items()}
 
-    def restore_measured(self, state: Mapping[str, Sequence[Any]]) -> None:
-        """Go on from what an earlier run had measured."""
+    def restore_measured(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add what an earlier run had measured."""
         for name, error in self._measured().items():
             error.restore(state[name])
 
     def _measured(self) -> dict[str, MeasuredError]:
         found = {name: getattr(passes, "measured", None) for name, passes in self._passes.items()}
+        found["heads"] = getattr(self._heads, "measured", None)
         return {name: error for name, error in found.items() if error is not None}
 
     def locate(self, variant: Variant | Allele) -> Located:
@@ -202,12 +210,9 @@ class Scorer:
 
     def score(self, located: Sequence[Located], progress: Callable[[int], None] | None = None) -> list[ScoredAllele]:
         """Run the alleles that have something to run. progress: called with the number of rows just done."""
+        placed = [one for one in located if one.placement is not None]
         placements = [one.placement for one in located if one.placement is not None]
-        found = {
-            name: np.repeat(passes.values(placements, progress), self._strands_a_run, axis=1)
-            for name, passes in self._passes.items()
-        }
-        heads = self._of_heads([one for one in located if one.placement is not None], found)
+        found, heads = self._run([one.variant for one in placed], placements, progress)
         scored: list[ScoredAllele] = []
         done = 0
         for one in located:
@@ -218,13 +223,30 @@ class Scorer:
                 done += 1
         return scored
 
-    def _of_heads(self, located: Sequence[Located], found: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """(alleles, heads)."""
-        if self._heads is None or not located:
-            return np.zeros((len(located), 0))
+    def _run(
+        self,
+        variants: Sequence[Variant | Allele],
+        placements: Sequence[Placement],
+        progress: Callable[[int], None] | None,
+        *,
+        exchanged: bool = False,
+    ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+        """By method (alleles, strands, numbers), and (alleles, heads).
+
+        exchanged: REF stands as ALT in the placements; the numbers are those of ALT against REF.
+        """
+        found = {
+            name: np.repeat(passes.values(placements, progress), self._strands_a_run, axis=1)
+            for name, passes in self._passes.items()
+        }
+        if exchanged:
+            # Ratios change their sign, distances do not.
+            found = {name: values if name == EMBEDDING.name else -values for name, values in found.items()}
+        if self._heads is None or not placements:
+            return found, np.zeros((len(placements), 0))
         [own] = [name for name in (LLR.name, MLM.name) if name in found]
-        placements = [one.placement for one in located if one.placement is not None]
-        return self._heads.values([one.variant for one in located], placements, found[own][:, :, 0].mean(axis=1))
+        ratios = found[own][:, :, 0].mean(axis=1)
+        return found, self._heads.values(variants, placements, ratios, exchanged=exchanged)
 
     def _not_run(self, one: Located) -> ScoredAllele:
         if one.status is not Status.OK:

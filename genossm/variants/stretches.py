@@ -8,6 +8,7 @@ other way round, REF against what stands there.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -66,6 +67,12 @@ class Stretch:
     def __len__(self) -> int:
         return self._behind(self.end)
 
+    def digest(self) -> str:
+        """Equal for equal ones alone."""
+        edits = [(one.start, one.end, one.letters) for one in self.edits]
+        described = repr((self.contig, self.start, self.end, self.window_start, self.window_end, edits))
+        return hashlib.blake2b(described.encode("utf-8", errors="surrogateescape"), digest_size=16).hexdigest()
+
     def place(self, edit: Edit) -> int:
         """Where one of its edits begins in the stretch."""
         return self.places[bisect_left(self.edits, edit)]
@@ -107,18 +114,20 @@ class _Stretches:
         self._by_name: dict[str, Stretch] = {}
         self._names: dict[Stretch, str] = {}
         self._lengths: dict[str, int] = {}
-        self._number = 0
 
     def name(self, stretch: Stretch) -> str:
-        """That of a stretch, the same for the same one; no name is used for two."""
+        """That of a stretch, the same for the same one; no name is used for two.
+
+        It follows from what the stretch holds: passes order alleles, and draw samples, by the names of contigs, and a
+        run that is resumed has to do as the one that it resumes.
+        """
         if stretch not in self._names:
-            self._number += 1
-            name = f"{stretch.contig} {self._number}"
+            name = f"{stretch.contig} {stretch.digest()}"
             self._names[stretch], self._by_name[name], self._lengths[name] = name, stretch, len(stretch)
         return self._names[stretch]
 
     def forget(self) -> None:
-        """Drop all; names go on."""
+        """Drop all."""
         self._by_name, self._names, self._lengths = {}, {}, {}
 
     def stretch(self, name: str) -> Stretch:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genossm.sequence import NucleotideTokenizer, Placement
-from genossm.variants.options import Strand
+from genossm.variants.haplotypes import Window, allele_window
+from genossm.variants.options import ScoringOptions, Strand
 from genossm.variants.probes import Haplotype
 from genossm.variants.reference import Letters
 
@@ -32,6 +33,19 @@ def neighbours(placements: Sequence[Placement]) -> Iterator[list[int]]:
     order = sorted(range(len(placements)), key=lambda i: (placements[i].contig, placements[i].leftmost))
     for start in range(0, len(order), _GROUP):
         yield order[start : start + _GROUP]
+
+
+def groups(
+    placements: Sequence[Placement], options: ScoringOptions, source: Letters, flank: int = 0
+) -> list[list[int]]:
+    """Numbers of placements whose answers are held at once; those of a window read as neighbourhoods together."""
+    if not options.splits(options.usual_window, flank):
+        return list(neighbours(placements))
+    by_window: dict[Window, list[int]] = defaultdict(list)
+    for group in neighbours(placements):
+        for number in group:
+            by_window[allele_window(placements[number], options.context, "+", source)].append(number)
+    return list(by_window.values())
 
 
 def equal_lengths(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -125,6 +126,23 @@ def human_variants(human_vcf: Path) -> tuple[list[Variant], list[Variant]]:
         records = file.fetch("20", SLICE_START, SLICE_START + SLICE_LENGTH - 100)
         found = [Variant("20", r.pos - SLICE_START, r.ref or "", alt) for r in records for alt in r.alts or ()]
     return [one for one in found if one.is_snv], [one for one in found if not one.is_snv]
+
+
+@pytest.fixture(scope="session")
+def real_haplotypes(human_vcf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1000 Genomes on the first 60,000 bases of `human_genome`, with the genotypes of four samples."""
+    path = tmp_path_factory.mktemp("real") / "in.vcf"
+    lines = []
+    for line in gzip.decompress(human_vcf.read_bytes()).decode().splitlines(keepends=True):
+        if line.startswith("#"):
+            lines.append(line)
+            continue
+        columns = line.split("\t")
+        columns[1] = str(int(columns[1]) - SLICE_START)
+        if 0 < int(columns[1]) <= 60_000 - 100:
+            lines.append("\t".join(columns))
+    path.write_text("".join(lines))
+    return path
 
 
 @pytest.fixture(scope="session")

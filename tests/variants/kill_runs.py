@@ -1,7 +1,8 @@
 """Scores a file in processes that are killed, and goes on: called by `test_resume.py`, or by hand with many moments.
 
-    python kill_runs.py FOLDER REFERENCE MODEL IN.vcf SUFFIX MOMENT...
+    python kill_runs.py FOLDER REFERENCE MODEL IN.vcf SUFFIX SAMPLE MOMENT...
 
+SAMPLE: alleles are scored on its haplotypes; - for none.
 A moment is `call:F` or `time:F`: at the share F of the calls that change files, or of an undisturbed run's time.
 Each is a run of its own, in a folder of its own, killed there, killed again on the way when it is resumed, and resumed
 to its end. Processes are forked, so that torch is loaded once. Prints one line of JSON a moment: its name, how the
@@ -32,12 +33,13 @@ OPTIONS = ScoringOptions(context=64, horizon=8)
 CALLS = ("pwrite", "fsync", "link", "replace", "unlink")
 
 
-def score(model: Any, reference: str, vcf: str, folder: Path, suffix: str, *, resume: bool) -> None:
+def score(model: Any, reference: str, vcf: str, folder: Path, suffix: str, sample: str, *, resume: bool) -> None:
     files.block_records = lambda *_: 16  # type: ignore[assignment]
     policy = FilePolicy(
         check_ref="x",
         skipped=folder / f"skipped{suffix}",
         resume=resume,
+        haplotypes=None if sample == "-" else sample,
         summary=folder / "summary.json",
         tsv=folder / "out.tsv",
         parquet=folder / "out.parquet",
@@ -115,12 +117,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    folder, reference, directory, vcf, suffix, *moments = sys.argv[1:]
+    folder, reference, directory, vcf, suffix, sample, *moments = sys.argv[1:]
     home, model = Path(folder), genossm.load(directory)
     rng = random.Random(moments[0])
 
     def run(place: Path, *, resume: bool) -> Callable[[], None]:
-        return lambda: score(model, reference, vcf, place, suffix, resume=resume)
+        return lambda: score(model, reference, vcf, place, suffix, sample, resume=resume)
 
     # The index of a FASTA file is made once, and is no part of what is counted.
     genossm.genome.open(reference).close()

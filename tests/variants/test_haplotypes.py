@@ -17,14 +17,9 @@ from genossm.core.errors import UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Variant
-from genossm.testing import random_sequence, write_fasta
+from genossm.testing import random_sequence
 from genossm.variants import FilePolicy, ScoringOptions, Summary, score_file
 from genossm.variants.definition_haplotypes import haplotype_causal_llr, haplotype_masked_llr
-from genossm.variants.genotypes import Genotype, parse_genotype
-from genossm.variants.locate import Locator
-from genossm.variants.personal import read_personal
-from genossm.variants.sample_haplotypes import Carrier, Edit
-from genossm.variants.stretches import Stretch
 from genossm.variants.vcf_input import open_vcf
 
 SLICE = 60_000
@@ -78,23 +73,6 @@ def scored(
 # Real haplotypes.
 
 
-@pytest.fixture(scope="module")
-def real(human_vcf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1000 Genomes on the first 60,000 bases of `human_genome`, with the genotypes of four samples."""
-    path = tmp_path_factory.mktemp("real") / "in.vcf"
-    lines = []
-    for line in gzip.decompress(human_vcf.read_bytes()).decode().splitlines(keepends=True):
-        if line.startswith("#"):
-            lines.append(line)
-            continue
-        columns = line.split("\t")
-        columns[1] = str(int(columns[1]) - 1_200_000)
-        if 0 < int(columns[1]) <= SLICE - 100:
-            lines.append("\t".join(columns))
-    path.write_text("".join(lines))
-    return path
-
-
 def carried(path: Path, sample: str) -> list[tuple[Variant, tuple[int, ...]]]:
     """What a sample carries and on which haplotypes, as pysam reads it."""
     with pysam.VariantFile(str(path)) as file:
@@ -109,14 +87,14 @@ def carried(path: Path, sample: str) -> list[tuple[Variant, tuple[int, ...]]]:
 
 @pytest.mark.parametrize("kind", ["model", "masked_model"])
 def test_real_haplotypes_score_as_defined(
-    kind: str, real: Path, human_slice: bytes, make_genome, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, real_haplotypes: Path, human_slice: bytes, make_genome, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Both strands, windows that many of the sample's alleles share, homozygous ones among them."""
     model, sample, context, horizon = request.getfixturevalue(kind), "HG00100", 1024, 64
     genome = make_genome({"20": human_slice[:SLICE]})
     options = {"context": context, "horizon": horizon, "both_strands": True}
-    summary = run(model, genome, real, tmp_path / "out.vcf", sample, **options)
-    mine = carried(real, sample)
+    summary = run(model, genome, real_haplotypes, tmp_path / "out.vcf", sample, **options)
+    mine = carried(real_haplotypes, sample)
     found = [float(values[0]) for values, statuses in said(tmp_path / "out.vcf") if statuses == ["OK"]]
     assert len(found) == len(mine) > 80
     assert summary.as_dict()["haplotypes"] == {"sample": sample, "alleles": len(mine), "left_out": {}}
@@ -142,54 +120,6 @@ def test_real_haplotypes_score_as_defined(
         wanted = sum(values) / len(values)
         assert found[number] == pytest.approx(wanted, rel=2e-5, abs=NATS_PER_LETTER * 1024), one
     assert near > 5
-
-
-def test_haplotypes_are_those_of_bcftools_consensus(
-    real: Path, human_slice: bytes, make_genome, tmp_path: Path
-) -> None:
-    """The outsider applies a sample's alleles to the FASTA; so do stretches."""
-    letters = human_slice[:SLICE]
-    fasta = write_fasta(tmp_path / "20.fa", {"20": letters})
-    packed = tmp_path / "in.vcf.gz"
-    pysam.bcftools.view("-Oz", "-o", str(packed), str(real), catch_stdout=False)
-    pysam.bcftools.index(str(packed))
-    locator = Locator(make_genome({"20": letters}), ScoringOptions())
-    for sample in ("HG00096", "HG00100"):
-        personal = read_personal(real, sample, locator)
-        for haplotype in (0, 1):
-            arguments = ("-f", str(fasta), "-s", sample, "-H", str(haplotype + 1), str(packed))
-            text = pysam.bcftools.consensus(*arguments, "-o", str(tmp_path / "x.fa"), catch_stdout=False)
-            assert not text
-            wanted = "".join((tmp_path / "x.fa").read_text().splitlines()[1:])
-            edits = personal.haplotypes.on("20", Carrier(haplotype, None), 0, SLICE)
-            assert len(edits) > 8
-            stretch = Stretch("20", 0, SLICE, 0, SLICE, edits)
-            assert len(stretch) == len(wanted)
-            assert stretch.read(locator.letters, 0, len(wanted)).decode() == wanted
-
-
-@given(data=st.data(), changes=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 9), st.text("ACGT", max_size=5))))
-def test_any_piece_of_a_stretch_is_a_piece_of_it(data: st.DataObject, changes: list, make_genome) -> None:
-    """Written letter by letter: what edits leave of the reference, and what they put there."""
-    edits: list[Edit] = []
-    for start, width, letters in sorted(changes):
-        one = Edit(start, start + width, letters.encode())
-        if (width or letters) and not any(one.overlaps(before) for before in edits):
-            edits.append(one)
-    edits.sort()
-    cells = [*LETTERS[:80], ""]
-    for one in reversed(edits):
-        cells[one.start : one.end] = [""] * (one.end - one.start)
-        cells[one.start] = one.letters.decode() + cells[one.start]
-    whole = "".join(cells)
-    stretch = Stretch("20", 0, 80, 0, 80, tuple(edits))
-    first = data.draw(st.integers(0, len(whole)))
-    last = data.draw(st.integers(first, len(whole)))
-    letters = Locator(make_genome({"20": LETTERS}), ScoringOptions()).letters
-    assert stretch.read(letters, first, last).decode() == whole[first:last]
-    assert len(stretch) == len(whole)
-    for one in edits:
-        assert whole[stretch.place(one) :].startswith(one.letters.decode())
 
 
 # Laws on made-up genotypes.
@@ -410,37 +340,6 @@ def test_on_a_circular_contig(model: SequenceModel, make_genome, tmp_path: Path)
         wanted = said(tmp_path / "straight.out.vcf")[number]
         assert wanted[1] == found[number][1] == ["OK"]
         assert float(found[number][0][0]) == pytest.approx(float(wanted[0][0]), rel=2e-5, abs=3e-5)
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        (b"0|1", Genotype((0, 1), phased=True)),
-        (b"0/1", Genotype((0, 1), phased=False)),
-        (b"1", Genotype((1,), phased=True)),
-        (b".|2", Genotype((None, 2), phased=True)),
-        (b"0|1/1", Genotype((0, 1, 1), phased=False)),
-        (b"|0|1", Genotype((0, 1), phased=True)),
-        (b"/0|1", Genotype((0, 1), phased=False)),
-        (b".", Genotype((None,), phased=True)),
-        (b"x|1", Genotype((), phased=True)),
-        (b"", Genotype((), phased=True)),
-    ],
-)
-def test_genotypes(text: bytes, wanted: Genotype) -> None:
-    assert parse_genotype(text) == wanted
-    assert parse_genotype(text, b"17").phase_set == (17 if wanted.alleles else None)
-
-
-def test_overlaps() -> None:
-    deletion, inside, before, behind = Edit(5, 9, b""), Edit(7, 7, b"A"), Edit(5, 5, b"A"), Edit(9, 9, b"A")
-    assert deletion.overlaps(inside)
-    assert inside.overlaps(deletion)
-    assert not deletion.overlaps(before)
-    assert not deletion.overlaps(behind)
-    assert before.overlaps(Edit(5, 5, b"T"))
-    assert not Edit(4, 5, b"T").overlaps(deletion)
-    assert Edit(8, 9, b"T").overlaps(deletion)
 
 
 def test_the_command(run_in_process, human_fasta: Path, human_vcf: Path, model_dir: Path, tmp_path: Path) -> None:

@@ -126,6 +126,18 @@ def test_every_file_is_that_of_an_undisturbed_run(
     assert len(found) == (4 if suffix == ".vcf" else 6)
 
 
+def test_what_is_measured_on_haplotypes_does_not_depend_on_interruptions(
+    model: SequenceModel, chromosome: Genome, vcf: Path, tmp_path: Path
+) -> None:
+    whole = run(model, chromosome, vcf, tmp_path / "whole.vcf", haplotypes="HG00096")
+    for number, after in enumerate((20, 60)):
+        stop(model, chromosome, vcf, tmp_path / "again.vcf", after, resume=number > 0, haplotypes="HG00096")
+    again = run(model, chromosome, vcf, tmp_path / "again.vcf", resume=True, haplotypes="HG00096")
+    assert whole.measured["llr"]["alleles"] > 5
+    assert again.measured == whole.measured
+    assert (tmp_path / "again.vcf").read_bytes() == (tmp_path / "whole.vcf").read_bytes()
+
+
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Numbers of the blocks that are scored, as they are begun."""
     asked: list[int] = []
@@ -245,17 +257,20 @@ def test_streams_cannot_be_resumed(model: SequenceModel, chromosome: Genome, vcf
             run(model, chromosome, vcf if source == vcf else source, target, resume=True)
 
 
-def test_processes_killed_at_any_moment(vcf: Path, human_fasta: Path, model_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sample", "kills"), [("-", KILLS), ("HG00096", 1 + KILLS // 3)])
+def test_processes_killed_at_any_moment(
+    sample: str, kills: int, vcf: Path, human_fasta: Path, model_dir: Path, tmp_path: Path
+) -> None:
     """Each is killed at a call that changes a file, or at a time; resumed and killed again; resumed to the end."""
     seed = random.randrange(1 << 30)
     rng = random.Random(seed)
     suffix = rng.choice([".vcf", ".vcf.gz", ".bcf"])
-    calls = [f"call:{rng.uniform(0, 1):.3f}" for _ in range(KILLS)]
-    times = [f"time:{rng.uniform(0.02, 1):.3f}" for _ in range(KILLS)]
+    calls = [f"call:{rng.uniform(0, 1):.3f}" for _ in range(kills)]
+    times = [f"time:{rng.uniform(0.02, 1):.3f}" for _ in range(kills)]
     home = tmp_path / "runs"
     home.mkdir()
     program = Path(__file__).with_name("kill_runs.py")
-    command = [sys.executable, program, home, human_fasta, model_dir, vcf, suffix, *calls, *times]
+    command = [sys.executable, program, home, human_fasta, model_dir, vcf, suffix, sample, *calls, *times]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=one_thread())
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     found = [json.loads(line) for line in done.stdout.splitlines()]

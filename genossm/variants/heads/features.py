@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from genossm.core.errors import UsageError
-from genossm.inference import mean_hidden_states
 from genossm.models import SequenceModel
 from genossm.sequence import Placement
-from genossm.variants.options import ScoringOptions, Strand
-from genossm.variants.probes import Haplotype, Pair, haplotype_pair
+from genossm.variants.haplotypes import allele_window
+from genossm.variants.hidden_means import Asked, HiddenMeans
+from genossm.variants.options import ScoringOptions
+from genossm.variants.probes import Pair, haplotype_pair
 from genossm.variants.reference import Letters
-from genossm.variants.window_batches import Rows, equal_lengths, neighbours
+from genossm.variants.window_batches import groups
 
 PARTS = ("llr", "distances", "difference", "reference")
 """The ratio and its size; Euclidean distance and 1 − cosine of ALT's mean from REF's; their difference; REF's mean."""
 DEFAULT_FLANK = 64
-
-_Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -63,64 +60,62 @@ class FeatureSpec:
 
 
 class PairMeans:
-    """Mean hidden states around alleles, with REF and with ALT, by any model."""
+    """Mean hidden states around alleles, with REF and with ALT, by any model: in windows that are much longer than a
+    neighbourhood from the reference's states around it.
+    """
 
     def __init__(
         self, model: SequenceModel, source: Letters, options: ScoringOptions, *, batch_size: int | None = None
     ) -> None:
         self._model, self._source, self._options, self._batch_size = model, source, options, batch_size
-        self._rows = Rows(source, model.tokenizer)
+        self._by_flank: dict[int, HiddenMeans] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Read so far."""
+        return sum(one.tokens for one in self._by_flank.values())
+
+    def near(self, placement: Placement, flank: int) -> int | None:
+        """Bases of an allele's window, if it is read as a reference and neighbourhoods."""
+        window = allele_window(placement, self._options.context, "+", self._source)
+        length = window.end - window.start
+        return length if self._options.splits(length, flank) else None
 
     def values(
-        self, placements: Sequence[Placement], flank: int, progress: Callable[[int], None] | None = None
+        self,
+        placements: Sequence[Placement],
+        flank: int,
+        progress: Callable[[int], None] | None = None,
+        *,
+        whole: bool = False,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(alleles, d_model) of REF and of ALT, the mean over the options' strands.
 
-        progress: called with the number of windows just run.
+        whole: read all of every window anew.   progress: called with the number of rows just run.
         """
-        width = self._model.config.d_model
-        found = np.zeros((2, len(placements), width))
+        if flank not in self._by_flank:
+            means = HiddenMeans(self._model, self._source, self._options, flank, batch_size=self._batch_size)
+            self._by_flank[flank] = means
+        found = np.zeros((2, len(placements), self._model.config.d_model))
         strands = self._options.strands
-        for chosen in neighbours(placements):
+        for chosen in groups(placements, self._options, self._source, flank):
             pairs = [haplotype_pair(placements[i], self._options.context, self._source) for i in chosen]
+            asked = [_asked(pair, flank) for pair in pairs]
             for strand in strands:
-                means = self._means(pairs, flank, strand, progress)
-                for number, pair in zip(chosen, pairs):
-                    for side, (haplotype, span) in enumerate(_asked(pair, flank)):
-                        found[side, number] += means[haplotype, span] / len(strands)
+                means = self._by_flank[flank].means(pairs, asked, strand, progress, whole=whole)
+                for number, sides in zip(chosen, means):
+                    found[:, number] += np.stack(sides)[:, 0] / len(strands)
         return found[0], found[1]
 
-    def _means(
-        self, pairs: Sequence[Pair], flank: int, strand: Strand, progress: Callable[[int], None] | None
-    ) -> dict[tuple[Haplotype, _Span], NDArray[np.float64]]:
-        asked: dict[Haplotype, dict[_Span, None]] = defaultdict(dict)
-        for pair in pairs:
-            for haplotype, span in _asked(pair, flank):
-                asked[haplotype].setdefault(span)
-        means: dict[tuple[Haplotype, _Span], NDArray[np.float64]] = {}
-        device = self._model.device.type
-        for batch in equal_lengths(asked, len, batch_size=self._batch_size, device=device):
-            ids = torch.from_numpy(np.stack([self._rows.ids(haplotype, strand) for haplotype in batch]))
-            along = [[_along(span, len(haplotype), strand) for span in asked[haplotype]] for haplotype in batch]
-            for haplotype, values in zip(batch, mean_hidden_states(self._model, ids, along)):
-                means.update(((haplotype, span), value.numpy()) for span, value in zip(asked[haplotype], values))
-            if progress:
-                progress(len(batch))
-        return means
 
-
-def _asked(pair: Pair, flank: int) -> tuple[tuple[Haplotype, _Span], tuple[Haplotype, _Span]]:
-    """Both haplotypes, REF first, each with its span around the allele on the plus strand, of one base at least."""
+def _asked(pair: Pair, flank: int) -> Asked:
+    """Of either haplotype its span around the allele on the plus strand, of one base at least."""
     return (
-        (pair.reference, _span(pair.start, pair.ref_end, flank, len(pair.reference))),
-        (pair.alternative, _span(pair.start, pair.alt_end, flank, len(pair.alternative))),
+        (_span(pair.start, pair.ref_end, flank, len(pair.reference)),),
+        (_span(pair.start, pair.alt_end, flank, len(pair.alternative)),),
     )
 
 
-def _span(start: int, end: int, flank: int, length: int) -> _Span:
+def _span(start: int, end: int, flank: int, length: int) -> tuple[int, int]:
     first = min(max(0, start - flank), length - 1)
     return first, max(first + 1, min(end + flank, length))
-
-
-def _along(span: _Span, length: int, strand: Strand) -> _Span:
-    return span if strand == "+" else (length - span[1], length - span[0])
