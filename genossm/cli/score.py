@@ -103,15 +103,24 @@ def merge_command(
     "-m", "--model", metavar="MODEL", help="Shipped model, model directory, or Hub id.  [default: all shipped]"
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-def self_test_command(model: str | None, device: str) -> None:
-    """Compare what a device computes with the definition: in float64, letter by letter, on the CPU.
+@click.option("--write", is_flag=True, help="Keep the expected values in the model's directory instead of testing.")
+@click.option("--force", is_flag=True, help="Replace values that are kept there.")
+def self_test_command(model: str | None, device: str, write: bool, force: bool) -> None:
+    """Compare what a device computes with what the model should say.
+
+    Expected values come with the shipped models. Those of any other model are computed: in float64, letter by letter,
+    on the CPU; --write keeps them in the model's directory (self_test.json), so that a later test trusts no part of
+    the machine that is tested.
 
     Prints a table: what was compared, the largest error, and what is allowed (1e-3 nats for a sum of at most 1,024
     letters). Exit code 1 if the device computes other numbers. Takes up to a minute; every command that scores makes
     the shortest of these comparisons before it begins.
     """
-    from genossm.variants.run import run_self_test
+    from genossm.variants.run import run_self_test, run_write_expected
 
+    if write:
+        click.echo(run_write_expected(model, force=force))
+        return
     for line in run_self_test(model, device):
         click.echo(line)
 
@@ -207,7 +216,8 @@ def command(
     kind that score at or below, and others such as GENOSSM_EMB_L2_Q.
 
     --haplotypes SAMPLE compares ALT with REF on each haplotype of the sample that carries the allele, with the sample's
-    other alleles of that haplotype made in the window; the mean if several do. NOT_CARRIED: none does. UNPHASED: one
+    other alleles of that haplotype made in the window; the mean if several do. Heads see these haplotypes too, though
+    they were trained on the reference. NOT_CARRIED: none does. UNPHASED: one
     does, and the genotype does not say which.
 
     A run that was stopped, by Ctrl-C, by a signal or by a full disk, has kept its finished blocks of records in

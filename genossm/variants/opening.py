@@ -40,12 +40,13 @@ class Request:
 
         Raises: as `load_model` and `options_for`; SelfTestError if the device computes other numbers than it should.
         """
+        from genossm.models.loading import MODEL_FILES, find_directory
         from genossm.variants.self_test import require_device
 
         model = load_model(self.model, self.device)
         # Options that cannot be are told at once, before anything is run.
         options = options_for(model, self.options, horizon_given=self.horizon_given)
-        require_device(model)
+        require_device(model, find_directory(self.model, files=MODEL_FILES))
         return model, options
 
     def extras(self, model: SequenceModel, genome: Genome, options: ScoringOptions) -> Extras:

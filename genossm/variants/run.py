@@ -75,11 +75,12 @@ def run_score_variants(request: Request, variants: Sequence[str], *, check_ref: 
 
 
 def run_self_test(model_path: str | None, device: str) -> Iterator[str]:
-    """Lines of a table: what a device computes against the definition.
+    """Lines of a table: what a device computes against what a model should say.
 
     model_path: None is every model that comes with the package.
     Raises: SelfTestError if the device computes other numbers; UsageError if there is no model to ask.
     """
+    from genossm.models.loading import MODEL_FILES, find_directory
     from genossm.models.shipped import shipped_names
     from genossm.variants.opening import load_model
     from genossm.variants.self_test import report
@@ -88,7 +89,22 @@ def run_self_test(model_path: str | None, device: str) -> Iterator[str]:
     if not names:
         raise UsageError("No model comes with this installation. Pass -m MODEL to test a device with it.")
     for name in names:
-        yield from report(load_model(name, device), name)
+        yield from report(load_model(name, device), name, find_directory(name, files=MODEL_FILES))
+
+
+def run_write_expected(model_path: str | None, *, force: bool) -> str:
+    """Keep what the definition says of a model in its directory, for every self-test from then on; a line for people.
+
+    Raises: UsageError for no model, or one that is no directory; OutputExistsError without `force`.
+    """
+    from genossm.models.shipped import shipped_directory
+    from genossm.variants.expected import write_expected
+    from genossm.variants.opening import load_model
+
+    directory = None if model_path is None else shipped_directory(model_path) or Path(model_path)
+    if model_path is None or directory is None or not directory.is_dir():
+        raise UsageError("--write keeps values in a model's directory. Name one: -m DIRECTORY.")
+    return f"{write_expected(directory, load_model(model_path, 'cpu'), force=force)} is written"
 
 
 def equal_runs_command(

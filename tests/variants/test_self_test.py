@@ -10,11 +10,23 @@ from typing import Any
 import pytest
 import torch
 
-from genossm.core.errors import SelfTestError
+from genossm.core.errors import InputFileError, OutputExistsError, SelfTestError
 from genossm.models import SequenceModel, load
 from genossm.models.directory import cast_weights
+from genossm.models.shipped import FOLDER, shipped_names
+from genossm.variants.expected import (
+    LONG,
+    SHORT,
+    Defined,
+    Kept,
+    expected_of,
+    letters,
+    reference_of,
+    scored_variants,
+    write_expected,
+)
 from genossm.variants.opening import load_model
-from genossm.variants.self_test import TOLERANCE, Check, letters, reference_of, require_device, self_test
+from genossm.variants.self_test import TOLERANCE, Check, require_device, self_test
 
 SCAN = importlib.import_module("genossm_kernels.selective_scan.cpu")
 CONVOLUTION = importlib.import_module("genossm_kernels.causal_conv1d.cpu")
@@ -94,7 +106,7 @@ def test_the_command_refuses_to_score(
     ):
         code, said = run_in_process(*arguments)
         assert code == 1
-        assert "computes other numbers than the definition" in said
+        assert "computes other numbers than it should" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,3 +138,48 @@ def test_weights_stored_in_bfloat16_are_scored_in_float32(model: SequenceModel, 
     opened = load_model(str(tmp_path / "narrow"), "cpu")
     assert {weight.dtype for weight in opened.parameters()} == {torch.float32}
     require_device(opened)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_shipped_models_bring_what_they_should_say(name: str) -> None:
+    opened = load_model(name, "cpu")
+    kept = expected_of(opened, FOLDER / name)
+    assert isinstance(kept, Kept)
+    require_device(opened, FOLDER / name)
+    assert (kept.ln_p(LONG) < 0).all()
+    assert len(kept.scores()) == len(scored_variants(opened.objective))
+
+
+@pytest.mark.parametrize("kind", ["model", "masked_model"])
+def test_kept_values_are_the_definitions(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model = request.getfixturevalue(kind)
+    write_expected(tmp_path, model)
+    kept, defined = expected_of(model, tmp_path), expected_of(model)
+    assert (type(kept), type(defined)) == (Kept, Defined)
+    for length in (SHORT, LONG):
+        torch.testing.assert_close(kept.ln_p(length), defined.ln_p(length), atol=1e-8, rtol=1e-8)
+    assert kept.scores() == pytest.approx(defined.scores(), abs=1e-8)
+    with pytest.raises(OutputExistsError):
+        write_expected(tmp_path, model)
+
+
+def test_what_fails_the_definition_too_is_found_out_by_kept_values(
+    model: SequenceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that computes wrongly whatever it computes: both sides of the comparison are off by the same."""
+    write_expected(tmp_path, model)
+    real = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *args, **named: real(*args, **named) * 1.01)
+    require_device(model)
+    with pytest.raises(SelfTestError):
+        require_device(model, tmp_path)
+
+
+def test_kept_values_of_other_weights_are_passed_over_and_broken_ones_are_named(
+    model: SequenceModel, model_without_bos: SequenceModel, tmp_path: Path
+) -> None:
+    path = write_expected(tmp_path, model)
+    assert isinstance(expected_of(model_without_bos, tmp_path), Defined)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(InputFileError, match=r"self_test\.json cannot be read"):
+        require_device(model, tmp_path)
