@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from genossm_kernels.errors import BackendUnavailableError, KernelError
+from genossm_kernels.kinds import Kind
 
 BACKENDS = ("auto", "reference", "cpu", "torch", "cuda", "mamba_ssm")
 # `torch.py` inside a folder would be found by no one but read as the real torch by everyone.
@@ -29,6 +30,27 @@ class Call(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+
+class Arguments(Protocol):
+    """Of an eager call."""
+
+    @property
+    def call(self) -> Call: ...
+
+    @property
+    def kind(self) -> Kind | None: ...
+
+
+def backend_for(operator: str, backend: str, arguments: Arguments) -> ModuleType:
+    """`choose_backend` for these arguments, asked once a kind of call."""
+    kind = arguments.kind
+    module = None if kind is None else kind.backends.get(backend)
+    if module is None:
+        module = choose_backend(operator, backend, arguments.call)
+        if kind is not None:
+            kind.backends[backend] = module
+    return module
 
 
 @functools.lru_cache(maxsize=1024)

@@ -6,7 +6,9 @@ and the parameters of launches are done at the first call of a kind.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Hashable
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -17,10 +19,11 @@ _MOST_KINDS = 4096  # of an operator; then all are forgotten, which costs a few 
 class Kind:
     """What is known of a kind of call."""
 
-    __slots__ = ("checked", "prepared")
+    __slots__ = ("backends", "checked", "prepared")
 
     def __init__(self) -> None:
         self.checked = False  # the public function found nothing to say and nothing to convert
+        self.backends: dict[str, ModuleType] = {}  # what was chosen for a name
         self.prepared: dict[Hashable, Any] = {}  # what a back end keeps, under keys of its own
 
 
@@ -29,14 +32,33 @@ class Kinds:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Kind] = {}
+        self._last: tuple[Hashable, Kind] = ((), Kind())
+        _all.add(self)
 
     def of(self, key: Hashable) -> Kind:
-        kind = self._known.get(key)
-        if kind is None:
+        last, kind = self._last
+        if last == key:  # as in the layers of a stack: comparing is cheaper than hashing
+            return kind
+        known = self._known.get(key)
+        if known is None:
             if len(self._known) >= _MOST_KINDS:
                 self._known.clear()
-            kind = self._known.setdefault(key, Kind())
-        return kind
+            known = self._known.setdefault(key, Kind())
+        self._last = (key, known)
+        return known
+
+    def forget(self) -> None:
+        self._known.clear()
+        self._last = ((), Kind())
+
+
+_all: weakref.WeakSet[Kinds] = weakref.WeakSet()
+
+
+def forget_all() -> None:
+    """What was found out under a test's pretences goes with them."""
+    for kinds in _all:
+        kinds.forget()
 
 
 def traits(tensor: Tensor | None) -> Hashable:

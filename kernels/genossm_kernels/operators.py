@@ -35,9 +35,27 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
+def _autocast_somewhere() -> bool:
+    return True
+
+
+# Whether autocast is on for any device: most often it is not, and then the question costs a tenth.
+autocast_somewhere: Callable[[], bool] = getattr(torch._C, "_is_any_autocast_enabled", _autocast_somewhere)
+
+
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """As autocast does it: floats become `dtype`, float64 stays."""
     return tensor.to(dtype) if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
+
+
+def recorder(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """`function.apply`, without its search of all arguments for what left a functorch transform: half of its time."""
+    direct = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+    def apply(*arguments: Any) -> Any:
+        return function.apply(*arguments) if torch._C._are_functorch_transforms_active() else direct(*arguments)
+
+    return apply
 
 
 def constant_when_traced(function: _Function) -> _Function:

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from genossm_kernels import dispatch
+from genossm_kernels import dispatch, kinds
 
 
 @pytest.fixture(autouse=True)
 def choices() -> Iterator[None]:
     """A back end chosen under a test's pretences is forgotten with them."""
     dispatch.choose_backend.cache_clear()
+    kinds.forget_all()
     yield
     dispatch.choose_backend.cache_clear()
+    kinds.forget_all()
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from genossm_kernels.checks import (
     state_dtype,
     unit_stride,
 )
-from genossm_kernels.dispatch import choose_backend
+from genossm_kernels.dispatch import backend_for
 from genossm_kernels.errors import BackendUnavailableError, KernelError, ShapeError
-from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
+from genossm_kernels.operators import autocast_dtype, autocast_somewhere, intercepted, narrowed
 
 __all__ = ["causal_conv1d"]
 
@@ -108,16 +108,17 @@ def causal_conv1d(
 
     Source: Gu & Dao 2023, "Mamba", section 3.4.
     """
-    narrow = autocast_dtype(x)
+    traced = intercepted(x)
+    narrow = autocast_dtype(x) if traced or autocast_somewhere() else None
     if narrow is not None:
         x = narrowed(x, narrow)
     given = (x, weight, bias, activation, reverse, initial_state, seq_idx)
-    y, final_state = _run_traced(_check(*given), backend) if intercepted(x) else _run(_known(*given), backend)
+    y, final_state = _run_traced(_check(*given), backend) if traced else _run(_known(*given), backend)
     return (y, final_state) if return_final_state else y
 
 
 def _run(arguments: ConvArguments, backend: str) -> tuple[Tensor, Tensor]:
-    module = choose_backend(_NAME, backend, arguments.call)
+    module = backend_for(_NAME, backend, arguments)
     return run_compiled(module, arguments) if hasattr(module, "forward") else module.run(arguments)  # type: ignore[arg-type]
 
 

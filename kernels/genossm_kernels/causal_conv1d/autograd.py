@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
 from genossm_kernels.checks import unit_stride
+from genossm_kernels.operators import recorder
 
 DIFFERENTIABLE = tuple(field.name for field in fields(ConvGradients))
 
@@ -44,6 +45,7 @@ def _gradients(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None)
 
 
 _gradients_once = once_differentiable(_gradients)
+_record = recorder(ConvFunction)
 
 
 def differentiate(
@@ -62,5 +64,5 @@ def run_compiled(backend: CompiledBackend, arguments: ConvArguments) -> tuple[Te
     if torch.is_grad_enabled():
         tensors = (arguments.x, arguments.weight, arguments.bias, arguments.initial_state)
         if any(tensor is not None and tensor.requires_grad for tensor in tensors):
-            return ConvFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
+            return _record(backend, arguments, *tensors)
     return backend.forward(arguments)

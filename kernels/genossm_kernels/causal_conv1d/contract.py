@@ -76,7 +76,7 @@ def kind_of(a: ConvArguments) -> Kind:
     )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class ConvGradients:
     """One gradient an input, in that input's dtype and shape; None where the input is None."""
 

@@ -19,9 +19,9 @@ from genossm_kernels.checks import (
     state_dtype,
     unit_stride,
 )
-from genossm_kernels.dispatch import choose_backend
+from genossm_kernels.dispatch import backend_for
 from genossm_kernels.errors import BackendUnavailableError, ShapeError
-from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
+from genossm_kernels.operators import autocast_dtype, autocast_somewhere, intercepted, narrowed
 from genossm_kernels.selective_scan import reference, torch_path
 from genossm_kernels.selective_scan.autograd import run_compiled
 from genossm_kernels.selective_scan.contract import ScanArguments, kind_of
@@ -129,17 +129,18 @@ def selective_scan(
 
     Source: Gu & Dao 2023, "Mamba", algorithm 2.
     """
-    narrow = autocast_dtype(u)
+    traced = intercepted(u)
+    narrow = autocast_dtype(u) if traced or autocast_somewhere() else None
     if narrow is not None:
         u, delta, B, C = (narrowed(tensor, narrow) for tensor in (u, delta, B, C))
         z = None if z is None else narrowed(z, narrow)
     given = (u, delta, A, B, C, D, z, delta_bias, delta_softplus, reverse, initial_state, seq_idx)
-    y, final_state = _run_traced(_check(*given), backend) if intercepted(u) else _run(_known(*given), backend)
+    y, final_state = _run_traced(_check(*given), backend) if traced else _run(_known(*given), backend)
     return (y, final_state) if return_final_state else y
 
 
 def _run(arguments: ScanArguments, backend: str) -> tuple[Tensor, Tensor]:
-    module = choose_backend(_NAME, backend, arguments.call)
+    module = backend_for(_NAME, backend, arguments)
     return run_compiled(module, arguments) if hasattr(module, "forward") else module.run(arguments)  # type: ignore[arg-type]
 
 

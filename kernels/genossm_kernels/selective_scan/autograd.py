@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from genossm_kernels.checks import unit_stride
+from genossm_kernels.operators import recorder
 from genossm_kernels.selective_scan.contract import CompiledBackend, ScanArguments, ScanGradients
 
 DIFFERENTIABLE = tuple(field.name for field in fields(ScanGradients))
@@ -49,6 +50,7 @@ def _gradients(ctx: Any, grad_y: Tensor | None, grad_final_state: Tensor | None)
 
 
 _gradients_once = once_differentiable(_gradients)
+_record = recorder(ScanFunction)
 
 
 def differentiate(
@@ -72,7 +74,7 @@ def run_compiled(backend: CompiledBackend, arguments: ScanArguments) -> tuple[Te
         a = arguments
         tensors = (a.u, a.delta, a.A, a.B, a.C, a.D, a.z, a.delta_bias, a.initial_state)
         if wants_gradient(tensors):
-            return ScanFunction.apply(backend, arguments, *tensors)  # type: ignore[return-value]
+            return _record(backend, arguments, *tensors)
     y, final_state, _ = backend.forward(arguments, need_backward=False)
     return y, final_state
 

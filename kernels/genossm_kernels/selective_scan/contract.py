@@ -90,7 +90,7 @@ def kind_of(a: ScanArguments) -> Kind:
     )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class ScanGradients:
     """One gradient an input, in that input's dtype and shape; None where the input is None."""
 
