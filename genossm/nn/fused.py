@@ -25,6 +25,7 @@ from genossm_kernels.causal_conv1d.both import backward_both, forward_both
 from genossm_kernels.causal_conv1d.contract import CompiledBackend as ConvBackend
 from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall
 from genossm_kernels.causal_conv1d.placing import backward_into as convolve_backward_into
+from genossm_kernels.causal_conv1d.placing import forward_into as convolve_into
 from genossm_kernels.checks import parameter
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
@@ -197,14 +198,16 @@ def _run(
     states, kept = [], []
     for passage in _passages(steps):
         x, z = steps[passage.start].halves(projected)
-        convolved = _convolve([steps[n].convolution(x, inputs[n]) for n in passage], steps[passage.start])
+        convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in passage]
+        calls = [steps[n].convolution(x, inputs[n]) for n in passage]
+        tails = _convolve(steps[passage.start], calls, convolved)
         for n in passage:
-            step, one, (u, tail) = steps[n], inputs[n], convolved.pop(0)
+            step, one, u = steps[n], inputs[n], convolved.pop(0)
             low = F.linear(u, one.x_weight)
             delta = F.linear(_parts(low, one)[0], one.step_weight)
             arguments = step.scanned(u, delta, low, z, one)
             memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=need_backward)
-            states += [tail, memory]
+            states += [tails[n - passage.start], memory]
             if saved is not None:
                 kept.append(_Kept(low, saved, u if keep else None, delta if keep else None))
             # The next way takes their memory.
@@ -218,8 +221,11 @@ def _passages(steps: tuple[_Step, ...]) -> list[range]:
     return [range(*ends) for ends in pairwise([*starts, len(steps)])]
 
 
-def _convolve(calls: list[ConvArguments], step: _Step) -> list[tuple[Tensor, Tensor]]:
-    return [step.convolve.forward(calls[0])] if len(calls) == 1 else list(forward_both(step.convolve, *calls))
+def _convolve(step: _Step, calls: list[ConvArguments], outputs: list[Tensor]) -> tuple[Tensor, ...]:
+    """The states after the convolutions of one passage; what they put out goes into `outputs`."""
+    if len(calls) == 1:
+        return (convolve_into(step.convolve, calls[0], outputs[0]),)
+    return forward_both(step.convolve, calls[0], calls[1], (outputs[0], outputs[1]))
 
 
 class _Inside(torch.autograd.Function):
@@ -266,8 +272,11 @@ def _differentiate(projected: Tensor, grad_projected: Tensor, ways: list[tuple[A
     step: _Step = ways[0][0]
     (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
     calls = [step.convolution(x, inputs) for step, inputs, *_ in ways]
-    kept_u = [kept.u for _, _, kept, *_ in ways]
-    convolved = kept_u if kept_u[0] is not None else [u for u, _ in _convolve(calls, step)]
+    convolved = [kept.u for _, _, kept, *_ in ways]
+    if convolved[0] is None:
+        # The last one lies where the gradient of x will, which no one writes before the scans are through with it.
+        convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in ways[1:]] + [grad_x]
+        _convolve(step, calls, convolved)
     found, grad_u, grad_tails = [], [], []
     for way in ways:
         gradient, grad_tail, of_scan = _differentiate_scan(convolved.pop(0), z, grad_z, *way)
@@ -304,10 +313,10 @@ def _differentiate_scan(
     delta = F.linear(small, inputs.step_weight) if kept.delta is None else kept.delta
     grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
     grad_small, grad_B, grad_C = _parts(grad_low, inputs)
-    targets = ScanTargets(grad_z, grad_B, grad_C, step.add)
+    # What was made for this alone makes room for its own gradient.
+    targets = ScanTargets(delta if kept.delta is None else torch.empty_like(delta), grad_z, grad_B, grad_C, step.add)
     arguments = step.scanned(u, delta, low, z, inputs)
     found = scan_backward_into(step.scan, arguments, kept.scan, grad_y[step.rows], grad_memory, targets)
-    del delta, arguments
     torch.mm(_flat(found.delta), inputs.step_weight, out=_flat(grad_small))
     step_weight = _flat(found.delta).t() @ _flat(small) if wanted.step_weight else None
     # The product adds to the scan's gradient where that lies.

@@ -80,7 +80,9 @@ def test_the_scan(backend: str, before: int, add: bool) -> None:
     maps, grad_maps = slices(torch.Size((*y.shape[:2], 2 * arguments.B.shape[3])), dtype, before)
     outer, outer_maps = rows.clone(), maps.clone()
     B, C = (half.unsqueeze(2) for half in grad_maps.chunk(2, dim=-1))
-    found = scan_placing.backward_into(module, arguments, kept, gradient, None, ScanTargets(grad_z, B, C, add))
+    given = ScanTargets(arguments.delta, grad_z, B, C, add)  # over the steps themselves
+    found = scan_placing.backward_into(module, arguments, kept, gradient, None, given)
+    assert found.delta is arguments.delta or torch.equal(found.delta, arguments.delta)
     check(grad_z, outer, alone.z, before, add=add)
     assert torch.equal(torch.cat([B, C], dim=-1), torch.cat([alone.B, alone.C], dim=-1))
     assert torch.equal(rows[..., :before], outer[..., :before])
@@ -97,6 +99,12 @@ def test_the_convolution(backend: str, before: int, add: bool) -> None:
     arguments = ConvArguments(inputs["x"], inputs["weight"], inputs["bias"], True, (True,), state, None)
     module: Any = choose_backend("causal_conv1d", backend, arguments.call)
     gradient = torch.randn(inputs["x"].shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+    rows, y = slices(arguments.x.shape, dtype, before)
+    outer = rows.clone()
+    expected, expected_state = module.forward(arguments)
+    assert torch.equal(conv_placing.forward_into(module, arguments, y), expected_state)
+    assert torch.equal(y, expected)
+    assert torch.equal(rows[..., :before], outer[..., :before])
     alone = module.backward(arguments, gradient, None)
     rows, grad_x = slices(alone.x.shape, dtype, before)
     outer = rows.clone()
@@ -125,8 +133,9 @@ def test_both_convolutions(
     module: Any = choose_backend("causal_conv1d", backend, ways[0].call)
     other: Any = choose_backend("causal_conv1d", "cpu", ways[0].call)
     alone = [other.forward(way) for way in ways]
-    together = conv_both.forward_both(module, ways[0], ways[1])
-    for (y, state), (expected, expected_state) in zip(together, alone, strict=True):
+    buffers = [slices(ways[0].x.shape, dtype, before)[1] for before in (4, 0)]
+    states = conv_both.forward_both(module, ways[0], ways[1], (buffers[0], buffers[1]))
+    for y, state, (expected, expected_state) in zip(buffers, states, alone, strict=True):
         torch.testing.assert_close(y, expected, rtol=0 if dtype == torch.float32 else 2**-7, atol=2e-6)
         assert torch.equal(state, expected_state)
 

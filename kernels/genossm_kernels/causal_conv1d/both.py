@@ -11,7 +11,7 @@ from torch import Tensor
 
 from genossm_kernels._cuda.launch import address
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
-from genossm_kernels.causal_conv1d.placing import backward_into
+from genossm_kernels.causal_conv1d.placing import backward_into, forward_into
 
 _SOURCE = Path(__file__).parent / "cuda_both.cu"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -27,8 +27,8 @@ _POINTERS = (
     "first_partial", "second_partial",
 )
 _STRIDES = (
-    "x_batch", "x_row", "grad_first_batch", "grad_first_row", "grad_second_batch", "grad_second_row", "grad_x_batch",
-    "grad_x_row", "length",
+    "x_batch", "x_row", "y_first_batch", "y_first_row", "y_second_batch", "y_second_row", "grad_first_batch",
+    "grad_first_row", "grad_second_batch", "grad_second_row", "grad_x_batch", "grad_x_row", "length",
 )
 _COUNTS = ("batch", "channels", "pieces", "chunk", "chunks")
 # fmt: on
@@ -45,18 +45,17 @@ class BothParameters(ctypes.Structure):
 
 
 def forward_both(
-    backend: CompiledBackend, one: ConvArguments, other: ConvArguments
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Outputs and final state of either, which read the same x."""
+    backend: CompiledBackend, one: ConvArguments, other: ConvArguments, outputs: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The final state of either, which read the same x; what they put out goes into `outputs`."""
     if not _together(backend, one, other):
-        return backend.forward(one), backend.forward(other)
-    x = one.x
-    outputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in range(2)]
+        return forward_into(backend, one, outputs[0]), forward_into(backend, other, outputs[1])
     p = _parameters(backend, one, other, _FORWARD_PIECE)
-    swapped = one.reverse[0]
-    p.y_first, p.y_second = (y.data_ptr() for y in (reversed(outputs) if swapped else outputs))
-    _launch(backend, "convolve_both", p, _FORWARD_PIECE, one.weight.shape[1], (x,))
-    return (outputs[0], _final_state(one)), (outputs[1], _final_state(other))
+    first, second = outputs[::-1] if one.reverse[0] else outputs
+    p.y_first, p.y_first_batch, p.y_first_row = first.data_ptr(), *first.stride()[:2]
+    p.y_second, p.y_second_batch, p.y_second_row = second.data_ptr(), *second.stride()[:2]
+    _launch(backend, "convolve_both", p, _FORWARD_PIECE, one.weight.shape[1], (one.x, first, second))
+    return _final_state(one), _final_state(other)
 
 
 def backward_both(

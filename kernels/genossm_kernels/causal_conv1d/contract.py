@@ -89,8 +89,8 @@ class ConvGradients:
 class CompiledBackend(Protocol):
     """A back end with a hand-written backward pass.
 
-    One that has the attribute `PLACES` takes memory for the input's gradient, which may be a slice of larger rows:
-    `backward(..., grad_x=, add=)` replaces what is there or adds to it; see placing.py.
+    One that has the attribute `PLACES` takes memory for y and for the input's gradient, which may be slices of larger
+    rows: `forward(..., y=)`, and `backward(..., grad_x=, add=)` replaces what is there or adds to it; see placing.py.
     """
 
     def unavailable(self, call: ConvCall) -> str | None:

@@ -78,19 +78,22 @@ class _Backward(NamedTuple):
     partial: Layout
 
 
-def forward(arguments: ConvArguments) -> tuple[Tensor, Tensor]:
+def forward(arguments: ConvArguments, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """y and the final state; the backward pass recomputes what it needs from the inputs."""
     launcher = launcher_for(arguments.x.device)
-    return launcher.run(_forward, launcher, arguments)
+    return launcher.run(_forward, launcher, arguments, y)
 
 
-def _forward(stream: Any, launcher: Launcher, a: ConvArguments) -> tuple[Tensor, Tensor]:
-    x = a.x.data_ptr()
-    prepared, key = (a.kind or kind_of(a)).prepared, (launcher, x % 16)
+def _forward(stream: Any, launcher: Launcher, a: ConvArguments, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    x, strides = a.x.data_ptr(), None if y is None else y.stride()
+    start = x if y is None else x | y.data_ptr()
+    prepared, key = (a.kind or kind_of(a)).prepared, (launcher, start % 16, strides)
     call = prepared.get(key)
     if call is None:
-        call = prepared[key] = _prepare_forward(launcher, a, x)
-    y, final_state = launcher.empty(call.y), launcher.empty(call.final_state)
+        call = prepared[key] = _prepare_forward(launcher, a, start, strides)
+    final_state = launcher.empty(call.final_state)
+    if y is None:
+        y = launcher.empty(call.y)
     inputs = (x, address(a.initial_state), a.weight.data_ptr(), address(a.bias), address(a.seq_idx))
     call.program.run(stream, *inputs, y.data_ptr(), final_state.data_ptr())
     return y, final_state
@@ -141,14 +144,15 @@ def _backward(
     return ConvGradients(x=grad_x, weight=weight, bias=bias, initial_state=initial)
 
 
-def _prepare_forward(launcher: Launcher, a: ConvArguments, start: int) -> _Forward:
+def _prepare_forward(launcher: Launcher, a: ConvArguments, start: int, written: tuple[int, ...] | None) -> _Forward:
+    """start: addresses of rows, or-ed.   written: strides of the caller's memory for y, if there is any."""
     batch, _, channels = a.x.shape
     y = Layout.of(a.x.shape, a.x.dtype)
     final_state = Layout.of((batch, a.weight.shape[1] - 1, channels), a.x.dtype)
     piece = _piece(a, 2)
     p, threads = _parameters(a, launcher, piece)
-    p.y_batch, p.y_row, _ = y.strides
-    module = launcher.module(_SOURCE, _macros(a, piece, start, (a.x.stride(),)))
+    p.y_batch, p.y_row, _ = written or y.strides
+    module = launcher.module(_SOURCE, _macros(a, piece, start, (a.x.stride(), written or y.strides)))
     launch = module.bind("convolve", -(-threads // _THREADS), _THREADS, 0, ctypes.sizeof(p))
     addresses = ("x", "initial_state", "weight", "bias", "seq_idx", "y", "final_state")
     return _Forward(Program([launch], p, addresses), y, final_state)

@@ -7,9 +7,9 @@
 struct BothParams {
     const storage_t *x, *grad_first, *grad_second;
     const float *first, *first_bias, *second, *second_bias;
-    storage_t *y_first, *y_second, *grad_x;  // the outputs are contiguous
+    storage_t *y_first, *y_second, *grad_x;
     float *first_partial, *second_partial;   // (batch * chunks, channels, WIDTH + 1): gradients of taps and bias
-    i64 x_batch, x_row, grad_first_batch, grad_first_row, grad_second_batch, grad_second_row, grad_x_batch, grad_x_row;
+    i64 x_batch, x_row, y_first_batch, y_first_row, y_second_batch, y_second_row, grad_first_batch, grad_first_row, grad_second_batch, grad_second_row, grad_x_batch, grad_x_row;
     i64 length;
     int batch, channels, pieces, chunk, chunks;
 };
@@ -137,9 +137,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolve_both(const BothPa
                 y_first[c] *= sigmoid(y_first[c]);
                 y_second[c] *= sigmoid(y_second[c]);
             }
-            const i64 out = (work.batch * p.length + start + k) * p.channels + work.channel;
-            store_floats_as(p.y_first + out, work.count, y_first);
-            store_floats_as(p.y_second + out, work.count, y_second);
+            const i64 row = start + k;
+            store_floats_as(p.y_first + work.batch * p.y_first_batch + row * p.y_first_row + work.channel, work.count, y_first);
+            store_floats_as(p.y_second + work.batch * p.y_second_batch + row * p.y_second_row + work.channel, work.count,
+                            y_second);
         }
         close_step(window);
     }

@@ -1,4 +1,4 @@
-"""Runs a back end's backward pass into memory of the caller's: a slice of larger rows, or a sum of several calls.
+"""Runs a back end into memory of the caller's: a slice of larger rows, or a sum of several calls.
 
 A back end with the attribute `PLACES` writes there itself. For others the result is copied or added.
 """
@@ -10,6 +10,15 @@ from typing import Any, cast
 from torch import Tensor
 
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
+
+
+def forward_into(backend: CompiledBackend, arguments: ConvArguments, y: Tensor) -> Tensor:
+    """Outputs go into `y`; the final state."""
+    if hasattr(backend, "PLACES"):
+        return cast(Any, backend).forward(arguments, y=y)[1]
+    found, final_state = backend.forward(arguments)
+    y.copy_(found)
+    return final_state
 
 
 def backward_into(

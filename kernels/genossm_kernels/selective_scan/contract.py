@@ -109,9 +109,11 @@ class ScanGradients:
 class ScanTargets:
     """Memory of the caller's for some gradients: slices of larger rows, with unit stride in their last dimension.
 
+    delta: contiguous; the memory of the argument delta itself, which then is lost, or other memory.
     add: the gradient of z is added to what is there, and rounded once more.
     """
 
+    delta: Float[Tensor, "batch length channels"]
     z: Float[Tensor, "batch length channels"]
     B: Float[Tensor, "batch length groups state"]
     C: Float[Tensor, "batch length groups state"]

@@ -198,7 +198,7 @@ def _layouts(a: ScanArguments, placed: bool) -> tuple[Layout | None, ...]:
     row = Layout.of((a.u.shape[2],), torch.float32)
     return (
         rows,
-        rows,
+        None if placed else rows,
         Layout.of(a.A.shape, torch.float32),
         None if placed else maps,
         None if placed else maps,
