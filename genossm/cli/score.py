@@ -56,7 +56,7 @@ def _resumable(output: str) -> Iterator[None]:
 # What --variant has no use for.
 _OF_FILES = (
     "output", "output_type", "write_index", "regions", "regions_file", "skipped", "haplotypes", "shard", "tag", "tsv",
-    "parquet", "report", "resume", "summary", "max_skip_frac", "force",
+    "parquet", "report", "report_standalone", "resume", "summary", "max_skip_frac", "force",
 )  # fmt: skip
 
 
@@ -167,7 +167,11 @@ def self_test_command(model: str | None, device: str, write: bool, force: bool) 
     "--report",
     type=click.Path(path_type=Path),
     metavar="FILE.html",
-    help="A page of igv-reports as well, over the 100 top-scored records.",
+    help="A page of igv-reports as well, over the 100 top-scored records; whoever opens it without a network sees the "
+    "table and no genome browser.",
+)
+@click.option(
+    "--report-standalone", is_flag=True, help="Put the browser's code, igv.js, into --report; needs a network now."
 )
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has left in OUT.journal.")
 @click.option("--summary", type=click.Path(path_type=Path), metavar="FILE.json", help="Counts, rates, digests as JSON.")
@@ -190,6 +194,7 @@ def command(
     tsv: Path | None,
     parquet: Path | None,
     report: Path | None,
+    report_standalone: bool,
     resume: bool,
     summary: Path | None,
     max_skip_frac: float | None,
@@ -239,6 +244,8 @@ def command(
     if vcf is None:
         click.echo("\n".join(run_score_variants(request, variants, check_ref=check_ref)))
         return
+    if report_standalone and report is None:
+        raise click.UsageError("--report-standalone is about the page of --report FILE.html; give both.")
     if report is not None:
         from genossm.variants.igv_page import refuse_igv_page
 
@@ -267,5 +274,5 @@ def command(
     if report is not None:
         from genossm.variants.igv_page import write_igv_page
 
-        shown = write_igv_page(output, request.reference, report, tag=tag, force=force)
+        shown = write_igv_page(output, request.reference, report, tag=tag, standalone=report_standalone, force=force)
         click.echo(f"genossm score: {report} shows {shown:,} records", err=True)

@@ -26,6 +26,20 @@ TOP = 100
 _FLANK = 200
 _STRIDE = 1 << 20
 _DEFINED = b"##INFO=<ID="
+# The page's own script shows the table once its browser stands. Without the browser's code something stands in for it.
+_OFFLINE = """
+<p id="genossm-note" hidden style="padding: 1em; background: #fff3cd">
+The genome browser of this page could not be fetched: it is igv.js, which the page takes from the network. The table is
+complete. Open the page with a network, or make it with <code>--report-standalone</code>, which puts igv.js into it.
+</p>
+<script>
+if (typeof igv === "undefined") {
+    document.getElementById("genossm-note").hidden = false
+    const nothing = new Proxy({}, { get: (_, name) => name === "then" ? undefined : () => Promise.resolve() })
+    window.igv = { createBrowser: () => Promise.resolve(nothing) }
+}
+</script>
+"""
 
 
 def require_igv_reports() -> None:
@@ -51,13 +65,15 @@ def write_igv_page(
     *,
     top: int = TOP,
     tag: str = DEFAULT_TAG,
+    standalone: bool = False,
     force: bool = False,
 ) -> int:
     """Write a page over the `top` records of a scored VCF or BCF, and return how many there are.
 
     The lowest GENOSSM_LLR, where ALT is least likely, ranks first; in a file without it the largest value of its first
     field. Of a record with several ALT alleles the one that ranks highest counts.   tag: what our fields begin with.
-    The page holds its data; the browser in it is fetched by whoever opens it.
+    The page holds its data; the browser in it is fetched by whoever opens it (without it there is the table), or, if it
+    is to be `standalone`, now.
     Raises: MissingDependencyError; UsageError; InputFileError for a file without scores; OutputError.
     """
     require_igv_reports()
@@ -85,11 +101,22 @@ def write_igv_page(
         sites, fasta = _sites(header, records, Path(folder)), _contigs(records, genome, Path(folder))
         words = [str(sites), "--fasta", str(fasta), "--flanking", str(2 * _FLANK), "--tracks", str(sites)]
         words += ["--info-columns", *fields, "--title", f"genossm: {Path(scored).name}", "--output", str(temporary)]
-        done = subprocess.run([sys.executable, "-m", "igv_reports.report", *words], capture_output=True, text=True)
-        if done.returncode or not temporary.is_file():
-            last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-            raise InputFileError(f"igv-reports could not make the page; it says: {last}.")
+        _run_igv_reports(words, temporary, Path(folder), standalone=standalone)
     return len(records)
+
+
+def _run_igv_reports(words: list[str], page: Path, folder: Path, *, standalone: bool) -> None:
+    if standalone:
+        words = [*words, "--standalone"]
+    else:
+        note = folder / "note.html"
+        note.write_text(_OFFLINE)
+        words = [*words, "--header", str(note)]
+    done = subprocess.run([sys.executable, "-m", "igv_reports.report", *words], capture_output=True, text=True)
+    if done.returncode or not page.is_file():
+        last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        network = " It fetches igv.js, which needs a network: leave --report-standalone out." if standalone else ""
+        raise InputFileError(f"igv-reports could not make the page; it says: {last}.{network}")
 
 
 def _fields(header: tuple[bytes, ...], naming: Naming) -> list[str]:

@@ -21,7 +21,8 @@ words = sys.argv[1:]
 def after(name):
     return words[words.index(name) + 1]
 columns = words[words.index("--info-columns") + 1 : words.index("--title")]
-content = {"sites": open(words[0]).read(), "fasta": open(after("--fasta")).read(), "columns": columns}
+asked = {"standalone": "--standalone" in words, "note": open(after("--header")).read() if "--header" in words else ""}
+content = {**asked, "sites": open(words[0]).read(), "fasta": open(after("--fasta")).read(), "columns": columns}
 open(after("--fasta") + ".fai").close()
 if "FAIL" in content["sites"]:
     sys.exit("it failed")
@@ -70,6 +71,23 @@ def test_the_least_likely_come_first_and_stand_in_the_files_order(folder: Path) 
     assert asked["columns"] == ["GENOSSM_LLR", "GENOSSM_Q"]
     # Only the contigs that are shown, whole.
     assert asked["fasta"] == f">2\n{LETTERS[::-1].decode()}\n"
+
+
+def test_a_page_without_a_network_says_so_or_brings_the_browser(folder: Path) -> None:
+    path = scored(folder, "GENOSSM_LLR=1")
+    write_igv_page(path, str(folder / "r.fa"), folder / "p.html")
+    asked = json.loads((folder / "p.html").read_text())
+    assert not asked["standalone"]
+    # The table is drawn by what comes after the browser, so something answers in the browser's place.
+    assert 'typeof igv === "undefined"' in asked["note"]
+    assert "createBrowser: () => Promise.resolve(" in asked["note"]
+    assert "could not be fetched" in asked["note"]
+    write_igv_page(path, str(folder / "r.fa"), folder / "q.html", standalone=True)
+    asked = json.loads((folder / "q.html").read_text())
+    assert (asked["standalone"], asked["note"]) == (True, "")
+    failing = scored(folder, "GENOSSM_LLR=1;FAIL")
+    with pytest.raises(InputFileError, match="leave --report-standalone out"):
+        write_igv_page(failing, str(folder / "r.fa"), folder / "s.html", standalone=True)
 
 
 def test_other_fields_rank_by_their_size_and_tags_have_their_own_name(folder: Path) -> None:
