@@ -33,9 +33,11 @@ class RMSNorm(nn.Module):
         """Normalise the last dimension; the result has the dtype of the weight."""
         return self.apply_to(x, self.weight.dtype, self.weight)[0]
 
-    def apply_to(self, x: Tensor, dtype: torch.dtype, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` with another weight, in `dtype`; and x, to go on with: its gradient meets the norm's there."""
-        return add_norm(None, x, weight, kind="rms", eps=self.eps, dtype=dtype, backend=self.backend)
+    def apply_to(
+        self, x: Tensor, dtype: torch.dtype, weight: Tensor, *, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of x + added with another weight, in `dtype`; and the sum, to go on with."""
+        return add_norm(added, x, weight, kind="rms", eps=self.eps, dtype=dtype, backend=self.backend)
 
 
 class LayerNorm(nn.Module):
@@ -53,9 +55,11 @@ class LayerNorm(nn.Module):
         """Normalise the last dimension; the result has the dtype of the weight."""
         return self.apply_to(x, self.weight.dtype, self.weight, self.bias)[0]
 
-    def apply_to(self, x: Tensor, dtype: torch.dtype, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` with another weight and bias, in `dtype`; and x, to go on with: its gradient meets the norm's."""
-        return add_norm(None, x, weight, bias, kind="layer", eps=self.eps, dtype=dtype, backend=self.backend)
+    def apply_to(
+        self, x: Tensor, dtype: torch.dtype, weight: Tensor, bias: Tensor, *, added: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`forward` of x + added with another weight and bias, in `dtype`; and the sum, to go on with."""
+        return add_norm(added, x, weight, bias, kind="layer", eps=self.eps, dtype=dtype, backend=self.backend)
 
 
 def normalized(norm: nn.Module, stream: Tensor) -> Tensor:
@@ -63,26 +67,39 @@ def normalized(norm: nn.Module, stream: Tensor) -> Tensor:
     return branch(norm, stream)[0]
 
 
-def branch(norm: nn.Module, stream: Tensor) -> tuple[Tensor, Tensor]:
-    """`normalized`, and the stream to go on with beside it: gradients of both then meet in one pass over memory."""
+def branch(
+    norm: nn.Module, stream: Tensor, mixed: Tensor | None = None, *, narrow: bool = True
+) -> tuple[Tensor, Tensor]:
+    """`normalized` of stream + mixed, and that sum to go on with: on a GPU one pass over memory, and one back.
+
+    narrow: to the dtype of autocast; otherwise the result has that of `norm(stream)`.
+    """
     device = stream.device.type
-    narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    if not isinstance(norm, (RMSNorm, LayerNorm)) or _hooked(norm):
+    dtype = torch.get_autocast_dtype(device) if narrow and torch.is_autocast_enabled(device) else None
+    if not isinstance(norm, (RMSNorm, LayerNorm)) or watched(norm):
+        stream = joined(stream, mixed)
         hidden = norm(stream)
-        return hidden if narrow is None else hidden.to(narrow), stream
-    apply, dtype, weights = norm.apply_to, narrow or norm.weight.dtype, tuple(norm.parameters())
-    hidden, stream = apply(stream, dtype, *weights)
+        return hidden if dtype is None else hidden.to(dtype), stream
+    apply, dtype, weights = norm.apply_to, dtype or norm.weight.dtype, tuple(norm.parameters())
+    hidden, stream = apply(stream, dtype, *weights, added=mixed)
     again = partial(_first, apply, dtype)
     return forgettable(hidden, "projections", again, stream, *weights), stream
 
 
+def joined(stream: Tensor, mixed: Tensor | None) -> Tensor:
+    """The stream and what a mixer put out, in the dtype of the stream."""
+    # Two dtypes in one addition: a narrow result is not first written out wide.
+    return stream if mixed is None else (stream + mixed).to(stream.dtype)
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether somebody wants to see the call of the module itself."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks)
+
+
 def _first(apply: Callable[..., tuple[Tensor, Tensor]], dtype: torch.dtype, x: Tensor, *weights: Tensor) -> Tensor:
     return apply(x, dtype, *weights)[0]
-
-
-def _hooked(norm: nn.Module) -> bool:
-    """Whether somebody wants to see the call of the module itself."""
-    return bool(norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
 
 
 def build_norm(config: StackConfig) -> RMSNorm | LayerNorm:

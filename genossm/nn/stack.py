@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +16,7 @@ from genossm.core.errors import ConfigError, MethodError
 from genossm.nn.config import StackConfig
 from genossm.nn.directions import build_mixer, exchange_strands, join_strands
 from genossm.nn.embedding import TokenEmbedding
-from genossm.nn.norm import at_least_float32, branch, build_norm
+from genossm.nn.norm import at_least_float32, branch, build_norm, joined, watched
 from genossm.nn.recompute import Recompute, recomputing
 from genossm.nn.state import LayerState, StackState
 from genossm_kernels import ShapeError
@@ -55,19 +57,25 @@ class Block(nn.Module):
         self, stream: Float[Tensor, "rows length d_strand"], state: LayerState | None = None
     ) -> tuple[Float[Tensor, "rows length d_strand"], LayerState | None]:
         """The stream after this block, in the stream's dtype, and the mixer's state, if it has one."""
+        with self.remembering(stream):
+            hidden, stream = branch(self.norm, stream)
+            mixed, after = self.mixer(hidden, state)
+            return joined(stream, mixed), after
+
+    def remembering(self, stream: Tensor) -> AbstractContextManager[None]:
+        """Inside, autograd keeps what `recompute` says; a compiler decides for itself."""
         if torch.compiler.is_compiling():
-            return self._run(stream, state)
+            return nullcontext()
         level = self.recompute
         if level == "auto":
             level = "cheap" if stream.shape[0] * stream.shape[1] >= _LONG else "nothing"
-        with recomputing(level):
-            return self._run(stream, state)
+        return recomputing(level)
 
-    def _run(self, stream: Tensor, state: LayerState | None) -> tuple[Tensor, LayerState | None]:
-        hidden, stream = branch(self.norm, stream)
-        mixed, after = self.mixer(hidden, state)
-        # Two dtypes in one addition: a narrow result is not first written out wide.
-        return (stream + mixed).to(stream.dtype), after
+    @property
+    def divisible(self) -> bool:
+        """Whether nobody minds that its parts are called and not itself: no hook, no other forward, no compiler."""
+        own = type(self).forward is Block.forward and "forward" not in vars(self)
+        return own and not watched(self) and self._compiled_call_impl is None and not torch.compiler.is_compiling()
 
 
 class Stack(nn.Module):
@@ -120,19 +128,39 @@ class Stack(nn.Module):
         MethodError for a state given to a stack that reads both ways.
         """
         self._check(input_ids, state)
-        stream = self.embed(input_ids)
-        entering: list[Tensor] = []
-        states: list[LayerState | None] = []
-        for number, block in enumerate(self.layers):
-            if return_hidden_states:
+        before = [None] * len(self.layers) if state is None else state.layers
+        entering: list[Tensor] | None = [] if return_hidden_states else None
+        stream, mixed, states = self._through_blocks(self.embed(input_ids), before, entering)
+        last = self.outside(branch(self.norm_f, stream, mixed, narrow=False)[0])
+        after = self._state_after(input_ids, state, states)
+        return StackOutput(last, None if entering is None else (*entering, last), after)
+
+    def _through_blocks(
+        self, stream: Tensor, before: Sequence[LayerState | None], entering: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor | None, list[LayerState | None]]:
+        """The stream, what is still to be added to it, and the states after the last token.
+
+        Where nobody looks at the stream between two blocks, the norm of the second adds what the first put out: that
+        is one pass over memory.   before: the states before the first token.   entering: to be filled, if it is there.
+        """
+        mixed, states = None, []
+        for block, state in zip(self.layers, before, strict=True):
+            whole = not (isinstance(block, Block) and block.divisible)
+            if whole or entering is not None or self.config.strand_exchange:
+                stream, mixed = joined(stream, mixed), None
+            if entering is not None:
                 entering.append(self.outside(stream))
             if self.config.strand_exchange:
                 stream = exchange_strands(stream)
-            stream, layer_state = block(stream, None if state is None else state.layers[number])
-            states.append(layer_state)
-        last = self.outside(self.norm_f(stream))
-        after = self._state_after(input_ids, state, states)
-        return StackOutput(last, (*entering, last) if return_hidden_states else None, after)
+            if isinstance(block, Block) and not whole:
+                with block.remembering(stream):
+                    hidden, stream = branch(block.norm, stream, mixed)
+                    mixed = None  # its memory is the mixer's now
+                    mixed, after = block.mixer(hidden, state)
+            else:
+                stream, after = block(stream, state)
+            states.append(after)
+        return stream, mixed, states
 
     def initial_state(self, batch: int) -> StackState:
         """The state before the first token, all zero: the same as None, but it can be concatenated and stored.

@@ -100,3 +100,32 @@ def test_head_shares_or_owns_its_weights() -> None:
     assert own.weight.data_ptr() != stack.embedding.weight.data_ptr()
     hidden = torch.randn(2, 3, 12)
     torch.testing.assert_close(own(hidden), torch.einsum("bld,vd->blv", hidden, own.weight))
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_hooks_and_hidden_states_see_whole_blocks_and_change_no_bit(norm: str) -> None:
+    """Alone, a block's addition is left to the next norm; watched, replaced or asked for, it is made at once."""
+
+    class Other(type(make_stack().layers[0])):
+        def forward(self, stream: torch.Tensor, state: object = None) -> tuple[torch.Tensor, None]:
+            return super().forward(stream, state)
+
+    found = []
+    seen: list[torch.Tensor] = []
+    for change in ("nothing", "hidden", "hook", "norm_hook", "class"):
+        stack = make_stack(norm=norm)
+        if change == "hook":
+            stack.layers[1].register_forward_hook(lambda _, __, output: seen.append(output[0].detach()))
+        elif change == "norm_hook":
+            stack.layers[1].norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach()))
+        elif change == "class":
+            stack.layers[1].__class__ = Other
+        output = stack.run(IDS, return_hidden_states=change == "hidden")
+        gradients = torch.autograd.grad(output.last_hidden.square().sum(), list(stack.parameters()))
+        found.append((output.last_hidden, *gradients))
+        if change == "hidden":
+            hidden = output.hidden_states
+    for tensors in zip(*found, strict=True):
+        assert all(torch.equal(tensor, tensors[0]) for tensor in tensors)
+    assert hidden is not None
+    assert [torch.equal(one, other) for one, other in zip(seen, (hidden[2], hidden[1]), strict=True)] == [True, True]

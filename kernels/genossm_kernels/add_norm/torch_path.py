@@ -16,7 +16,7 @@ def run(arguments: NormArguments) -> tuple[Tensor, Tensor]:
     """The normalised stream, and the stream."""
     weight, bias, stream = arguments.weight, arguments.bias, arguments.residual
     if arguments.x is not None:
-        stream = stream + arguments.x.to(stream.dtype)
+        stream = (stream + arguments.x).to(stream.dtype)
     wide = stream.to(weight.dtype)
     if arguments.layer:
         y = F.layer_norm(wide, weight.shape, weight, bias, arguments.eps)
