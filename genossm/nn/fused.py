@@ -37,8 +37,8 @@ from genossm_kernels.selective_scan.placing import forward_into as scan_into
 if TYPE_CHECKING:
     from genossm.nn.mamba1 import Mamba1
 
-# Elsewhere a pass over memory is not what takes the time.
-DEVICES = frozenset({"cuda"})
+# Elsewhere, and for fewer tokens, a pass over memory is not what takes the time.
+DEVICES, FEWEST = frozenset({"cuda"}), 1 << 14
 
 
 class Way(NamedTuple):
@@ -113,7 +113,9 @@ def fusable(rows: Tensor, ways: tuple[Way, ...]) -> bool:
 
     rows: what `in_proj` gives, or takes, which is of the same dtype.
     """
-    if rows.device.type not in DEVICES or intercepted(rows) or rows.stride(-1) != 1:
+    if rows.device.type not in DEVICES or rows.shape[0] * rows.shape[1] < FEWEST or intercepted(rows):
+        return False
+    if rows.stride(-1) != 1 or (len(ways) == 1 and not torch.is_grad_enabled()):  # one way by itself adds up nothing
         return False
     narrow = autocast_dtype(rows)
     if narrow is not None and narrow != rows.dtype:
