@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from genossm_kernels._cuda import emulation, source
+from genossm_kernels._cuda import emulation, launch, source
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda as scan_backend
@@ -31,13 +31,16 @@ def device(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator
 ) -> torch.device:
     """Where the kernels run. Every buffer starts as NaN: an element that a kernel leaves unwritten shows."""
-    empty = torch.empty
 
-    def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
-        tensor = empty(*args, **kwargs)
-        return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+    def poisoned(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def made(*args: Any, **kwargs: Any) -> torch.Tensor:
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
-    monkeypatch.setattr(torch, "empty", poisoned)
+        return made
+
+    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
+    monkeypatch.setattr(launch, "_empty_strided", poisoned(launch._empty_strided))
     if request.param == "gpu":
         return torch.device("cuda")
     for backend in (scan_backend, conv_backend):

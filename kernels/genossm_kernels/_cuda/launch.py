@@ -168,16 +168,18 @@ class GpuModule:
         return self._kernels[name]
 
     def _function(self, name: str, shared_bytes: int) -> Any:
-        """The launch handle, allowed `shared_bytes` of shared memory."""
+        """The launch handle in this device's context, the thread's; allowed `shared_bytes` of shared memory."""
         key = (name, shared_bytes)
         function = self._functions.get(key)
         if function is None:
             driver = _driver()
             handle = driver.CUkernel(int(self._kernel(name).handle))
+            # Launched as it is, a kernel is looked up in its context by the driver every time.
+            function = _check(driver.cuKernelGetFunction(handle))
             if shared_bytes > _DEFAULT_SHARED_BYTES:
                 attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 _check(driver.cuKernelSetAttribute(attribute, shared_bytes, handle, driver.CUdevice(self._gpu.index)))
-            function = driver.CUfunction(int(handle))
+                _check(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
             self._functions[key] = function
         return function
 
