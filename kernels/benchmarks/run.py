@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from network_rows import network_rows
+from norm_rows import norm_rows
 from timing import Tensors, compare, summary, training_step, without_gradient
 
 from genossm_kernels.causal_conv1d import causal_conv1d
@@ -33,7 +34,7 @@ SPECIAL_UNIT_PER_CLOCK = 16  # exponentials a clock a multiprocessor, compute ca
 COPY_BYTES_PER_SECOND = 3.02e12
 CLOCK = 1.98e9
 PACKAGES = ("torch", "cuda-core", "nvidia-cuda-nvrtc", "mamba-ssm", "causal-conv1d")
-PARTS = ("scan", "convolution", "networks")
+PARTS = ("scan", "convolution", "norm", "networks")
 
 
 def main() -> None:
@@ -142,6 +143,8 @@ def measurements(parts: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]
     if "convolution" in parts:
         for length, width in ((LENGTHS[-1], 4), (LENGTHS[1], 4), (LENGTHS[-1], 24)):
             yield from convolution_rows(length, 512, width, repeats)
+    if "norm" in parts:
+        yield from norm_rows(repeats, COPY_BYTES_PER_SECOND)
 
 
 def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[dict[str, Any]]:

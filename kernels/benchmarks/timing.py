@@ -72,7 +72,7 @@ def training_step(call: Callable[..., torch.Tensor], tensors: Tensors, grad_y: t
 
 def summary(row: dict[str, Any]) -> str:
     size = f"{row.get('channels', row.get('d_model'))} x {row['length']:8}"
-    kind = row.get("steps") or row.get("recompute") or ""
+    kind = row.get("steps") or row.get("recompute") or row.get("backend") or ""
     text = f"{row['operator']:20} {row['what']:24} {size:>16} {kind:11} ours {cell(row['ours'])}"
     if "mamba_ssm" in row:
         text += f"  mamba-ssm {cell(row['mamba_ssm'])} {row.get('ratio', float('nan')):6.2f}x"
