@@ -1,4 +1,4 @@
-"""Rows of `add_norm`, a bfloat16 x on a float32 stream: ours beside mamba-ssm's Triton kernel, and PyTorch's operators."""
+"""Rows of `add_norm`, a bfloat16 x on a float32 stream: ours beside mamba-ssm's Triton kernel, and PyTorch's own."""
 
 from __future__ import annotations
 
