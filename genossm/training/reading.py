@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 import genossm.genome
@@ -13,10 +15,11 @@ from genossm.data.splits_bed import splits_from_bed, subtract
 from genossm.data.windows import RandomWindows, TiledWindows, WindowPlan
 from genossm.sequence.interval import parse_region
 from genossm.training.config import TrainConfig
-from genossm.training.data_config import SplitName, SplitsConfig
+from genossm.training.data_config import DataConfig, SplitName, SplitsConfig
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
+    from genossm.sequence.interval import Interval
 
 
 Plans = tuple[WindowPlan, WindowPlan] | tuple[ContigWalks, ContigSweep]
@@ -79,31 +82,6 @@ def plan_windows(config: TrainConfig, genome: Genome) -> Plans:
             ContigSweep(genome, splits.validation, data.validation_window or data.window),
         )
 
-    def training(window: int, seed: int) -> WindowPlan:
-        if data.sampling == "random":
-            return RandomWindows(
-                genome,
-                splits.train,
-                window,
-                seed=seed,
-                reverse_complement=data.reverse_complement,
-                max_n_fraction=data.max_n_fraction,
-                short_regions=data.short_regions,
-            )
-        return TiledWindows(
-            genome,
-            splits.train,
-            window,
-            stride=data.stride_at(window),
-            tails=data.tails,
-            jitter=data.jitter,
-            shuffle=True,
-            seed=seed,
-            reverse_complement=data.reverse_complement,
-            max_n_fraction=data.max_n_fraction,
-            short_regions=data.short_regions,
-        )
-
     validation = TiledWindows(
         genome,
         splits.validation,
@@ -112,4 +90,34 @@ def plan_windows(config: TrainConfig, genome: Genome) -> Plans:
         max_n_fraction=data.max_n_fraction,
         short_regions=data.short_regions,
     )
+    training = partial(_training_windows, data, genome, splits.train)
     return StagedWindows(config.lengths, training, config.run.seed), validation
+
+
+def _training_windows(
+    data: DataConfig, genome: Genome, regions: Sequence[Interval], window: int, seed: int
+) -> WindowPlan:
+    """Those of one length."""
+    if data.sampling == "random":
+        return RandomWindows(
+            genome,
+            regions,
+            window,
+            seed=seed,
+            reverse_complement=data.reverse_complement,
+            max_n_fraction=data.max_n_fraction,
+            short_regions=data.short_regions,
+        )
+    return TiledWindows(
+        genome,
+        regions,
+        window,
+        stride=data.stride_at(window),
+        tails=data.tails,
+        jitter=data.jitter,
+        shuffle=True,
+        seed=seed,
+        reverse_complement=data.reverse_complement,
+        max_n_fraction=data.max_n_fraction,
+        short_regions=data.short_regions,
+    )

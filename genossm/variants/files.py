@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -26,13 +26,14 @@ from genossm.variants.shards import Shard
 from genossm.variants.summary import Summary
 from genossm.variants.totals import count_records
 from genossm.variants.vcf_header import ScoringRun, scored_header
-from genossm.variants.vcf_input import open_vcf
+from genossm.variants.vcf_input import Record, VcfInput, open_vcf
 from genossm.variants.vcf_output import format_for
-from genossm.variants.writing import open_files
+from genossm.variants.writing import Files, open_files
 
 if TYPE_CHECKING:
     from genossm.models import SequenceModel
     from genossm.variants.extras import Extras
+    from genossm.variants.personal import Personal
     from genossm.variants.scorer import Scorer
 
 
@@ -65,7 +66,7 @@ def score_file(
     # Brings torch, which whoever has a model has loaded already.
     from genossm.variants.haplotype_scorer import open_scorer
 
-    kind = format_for(target, policy.output)
+    format_for(target, policy.output)
     policy.require_resumable(source, target)
     scorer, personal = open_scorer(
         model, genome, options, source, policy.haplotypes, batch_size=batch_size, extras=extras
@@ -79,43 +80,21 @@ def score_file(
     with ExitStack() as stack:
         vcf = stack.enter_context(open_vcf(source))
         check = AssemblyCheck(vcf.name, genome)
-        records = regions.select(vcf.records) if regions else vcf.records
         block = block_records(scorer.options, scorer.methods)
-        # Records outside of regions are read and left: how many remain is known at the end.
-        total = count_records(source) if progress and not regions and policy.shard is None else None
-        if policy.shard is not None:
-            first, last = _piece(source, scorer, regions, policy.shard, check, block)
-            records, total = islice(records, first, last), last - first
-        header = scored_header(vcf.header, run, name=vcf.name, replace=policy.force)
-        if policy.shard is not None:
-            header = (*header[:-1], policy.shard.mark(), header[-1])
-        identity = _identity(run, vcf.header, policy, block, model, batch_size)
-        if personal is not None:
-            identity["alleles of the haplotypes"] = personal.haplotypes.digest()
-        if extras is not None and extras.covariates is not None:
-            identity["covariates"] = extras.covariates.digest
+        records, total = _records(vcf, source, scorer, regions, policy, check, block, counted=progress is not None)
+        header = _header(vcf, run, policy)
+        identity = _identity(run, vcf.header, policy, block, model, batch_size, personal, extras)
         journal = stack.enter_context(_open_journal(source, target, identity, policy))
         job = Job(
-            scorer,
-            policy,
-            summary,
-            check,
-            name=vcf.name,
-            block=block,
-            journal=journal,
-            total=total,
-            progress=progress,
-            personal=personal,
-        )
+            scorer, policy, summary, check, name=vcf.name, block=block, journal=journal, total=total,
+            progress=progress, personal=personal,
+        )  # fmt: skip
         facts = {**run.facts(), **({"shard": policy.shard} if policy.shard else {})}
         with open_files(target, policy, run, facts, force=_replaces(policy, journal)) as written:
             written.header(header)
             for record, alleles in job.scored_records(records):
                 written.record(record, alleles)
-            summary.moved = written.moved
-            summary.seconds = time.perf_counter() - started
-            summary.measured = scorer.measured
-            summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not written.sorted
+            _finish(summary, scorer, written, target, policy, started)
             if journal is not None:
                 # From here on files that stand where ours belong are ours.
                 journal.note(placing=True)
@@ -123,6 +102,42 @@ def score_file(
             with atomic_file(policy.summary, force=_replaces(policy, journal)) as temporary:
                 temporary.write_text(json.dumps(summary.as_dict(), indent=2) + "\n")
     return summary
+
+
+def _records(
+    vcf: VcfInput,
+    source: str | Path,
+    scorer: Scorer,
+    regions: Regions | None,
+    policy: FilePolicy,
+    check: AssemblyCheck,
+    block: int,
+    *,
+    counted: bool,
+) -> tuple[Iterable[Record], int | None]:
+    """Those to be scored, and how many they are, where that is known.   counted: somebody wants to know."""
+    records = regions.select(vcf.records) if regions else vcf.records
+    if policy.shard is not None:
+        first, last = _piece(source, scorer, regions, policy.shard, check, block)
+        return islice(records, first, last), last - first
+    # Records outside of regions are read and left: how many remain is known at the end.
+    return records, count_records(source) if counted and not regions else None
+
+
+def _header(vcf: VcfInput, run: ScoringRun, policy: FilePolicy) -> tuple[bytes, ...]:
+    header = scored_header(vcf.header, run, name=vcf.name, replace=policy.force)
+    return header if policy.shard is None else (*header[:-1], policy.shard.mark(), header[-1])
+
+
+def _finish(
+    summary: Summary, scorer: Scorer, written: Files, target: str | Path, policy: FilePolicy, started: float
+) -> None:
+    """What is known of a run when its last record is written."""
+    kind = format_for(target, policy.output)
+    summary.moved = written.moved
+    summary.seconds = time.perf_counter() - started
+    summary.measured = scorer.measured
+    summary.unsorted = policy.index and kind != "v" and str(target) != "-" and not written.sorted
 
 
 def _piece(
@@ -156,6 +171,8 @@ def _identity(
     block: int,
     model: SequenceModel,
     batch_size: int | None,
+    personal: Personal | None,
+    extras: Extras | None,
 ) -> dict[str, str]:
     """What a resumed run has to share with the one it resumes, so that not a bit of a score differs."""
     import torch
@@ -175,6 +192,10 @@ def _identity(
         facts["regions file"] = _sha256(policy.regions_file.read_bytes())
     if policy.shard is not None:
         facts["shard"] = policy.shard
+    if personal is not None:
+        facts["alleles of the haplotypes"] = personal.haplotypes.digest()
+    if extras is not None and extras.covariates is not None:
+        facts["covariates"] = extras.covariates.digest
     return {key: str(value) for key, value in facts.items()}
 
 

@@ -230,7 +230,8 @@ def _problem(columns: tuple[bytes, ...]) -> str | None:
 
 
 def _open_bcf(stack: ExitStack, stream: io.BufferedReader, name: str) -> VcfInput:
-    if name == "standard input":
+    if name == "standard input" or isinstance(stream.raw, gzip.GzipFile):
+        # htslib reads BCF from the beginning again, and not out of plain gzip.
         path = stack.enter_context(_as_file(stream, name))
     else:
         path = name
@@ -241,8 +242,10 @@ def _open_bcf(stack: ExitStack, stream: io.BufferedReader, name: str) -> VcfInpu
     try:
         file = stack.enter_context(pysam.VariantFile(path))
         header = str(file.header).encode("utf-8", errors="surrogateescape").rstrip(b"\n").split(b"\n")
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"{name} cannot be read as BCF ({error}). Fetch it again.") from error
+    except UnicodeDecodeError as error:
+        raise InputFileError(f"{name} cannot be read as BCF: its header is no UTF-8 text. Fetch it again.") from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise InputFileError(f"{name} cannot be read as BCF: its header is damaged. Fetch it again.") from error
     return VcfInput(name, tuple(header), _bcf_records(file, header[-1].count(b"\t"), name))
 
 
@@ -258,7 +261,7 @@ def _bcf_records(file: pysam.VariantFile, tabs: int, name: str) -> Iterator[Reco
 
 @contextmanager
 def _as_file(stream: io.BufferedReader, name: str) -> Iterator[str]:
-    """What comes on a pipe as a temporary file, since htslib wants to begin at the beginning."""
+    """What was unpacked, as a temporary file."""
     with tempfile.NamedTemporaryFile(prefix="genossm-", suffix=".bcf") as file:
         with _readable(name):
             shutil.copyfileobj(stream, file)

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import io
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -339,13 +340,56 @@ def test_broken_compressed_files_are_noticed(data: st.DataObject, at: int, flip:
         require_kept(text, outcome)
 
 
+@few
+@given(data=st.data(), kind=st.sampled_from(["packed", "unpacked", "packed again"]), last=st.booleans())
+def test_broken_bcf_is_noticed(data: st.DataObject, kind: str, last: bool, score: Score, tmp_path_factory) -> None:
+    """Bytes of the file, or of what it holds: an error, or every record that htslib finds there."""
+    whole, reference = bcf(), REAL["human"][1]
+    content = bytearray(whole if kind == "packed" else gzip.decompress(whole))
+    for _ in range(data.draw(st.integers(1, 2))):
+        # The header is the most of it; records are hit as often.
+        at = data.draw(st.integers(len(content) - 1200 if last else 0, len(content) - 1))
+        new = data.draw(st.sampled_from([b"", b"\0", b"\xff", b"\x7f", bytes([content[at] ^ 1]), b"\x01\x02"]))
+        content[at : at + 1] = new
+    if data.draw(st.integers(0, 5)) == 0:
+        content = content[: data.draw(st.integers(1, len(content)))]
+    broken = bgzip(bytes(content)) if kind == "packed again" else bytes(content)
+    outcome = score(broken, reference=reference, suffix=".bcf")
+    if outcome.code:
+        require_clear(outcome)
+        return
+    assert outcome.output is not None
+    path = tmp_path_factory.mktemp("view") / "in.bcf"
+    path.write_bytes(broken)
+    wanted = pysam.bcftools.view("--no-version", "-H", str(path)).splitlines()
+    found = [record.decode().split("\t") for record in header_and_records(outcome.output)[1]]
+    assert [one[:7] + one[8:] for one in found] == [(w := line.split("\t"))[:7] + w[8:] for line in wanted]
+
+
+def test_bcf_in_plain_gzip_is_read(score: Score) -> None:
+    outcome = score(gzip.compress(gzip.decompress(bcf())), reference=REAL["human"][1], suffix=".bcf")
+    assert outcome.code == 0, outcome.stderr
+    require_kept(REAL["human"][0], outcome)
+
+
 _PACKED: dict[bytes, bytes] = {}
+
+
+def bcf() -> bytes:
+    """The human records as BCF, bgzipped."""
+    text = REAL["human"][0]
+    if b"bcf" + text not in _PACKED:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "in.vcf").write_bytes(text)
+            target = str(Path(folder) / "in.bcf")
+            arguments = ("--no-version", "-Ob", "-o", target, str(Path(folder) / "in.vcf"))
+            pysam.bcftools.view(*arguments, catch_stdout=False)
+            _PACKED[b"bcf" + text] = Path(target).read_bytes()
+    return _PACKED[b"bcf" + text]
 
 
 def bgzip(text: bytes) -> bytes:
     if text not in _PACKED:
-        import tempfile
-
         with tempfile.NamedTemporaryFile(suffix=".gz") as file:
             with pysam.BGZFile(file.name, "wb", index=None) as packed:
                 packed.write(text)
