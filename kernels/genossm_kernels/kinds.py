@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-_MOST_KINDS = 4096  # of an operator; then all are forgotten, which costs a few hundred microseconds a kind
+_MOST_KINDS = 1024  # of an operator; then all are forgotten, which costs a hundred microseconds a kind
 
 
 class Kind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -28,14 +29,8 @@ class Program:
         """parameters: all but addresses filled in.   addresses: the fields that a call fills, in their order there."""
         self._launches = tuple(launches)
         self._template = bytes(parameters)
-        offsets = [getattr(type(parameters), name).offset for name in addresses]
-        self._first = offsets[0]
-        ends = [offsets[0], *(offset + 8 for offset in offsets)]
-        # `x` writes zeros: the fields between may be addresses that stay null, and nothing else.
-        gaps = [offset - end for offset, end in zip(offsets, ends, strict=False)]
-        assert all(gap >= 0 for gap in gaps), "addresses are not in the structure's order"
-        assert not any(self._template[offsets[0] : ends[-1]]), "something else lies between the addresses"
-        self._write = struct.Struct("=" + "".join(f"{gap}xQ" for gap in gaps)).pack_into
+        self._first, end, self._write = _writer(type(parameters), tuple(addresses))
+        assert not self._template[self._first : end].strip(b"\0"), "something else lies between the addresses"
         # Taken and given back one by one, so that no two calls, in threads or in a finaliser between, share one.
         self._free: list[_Buffer] = []
 
@@ -53,6 +48,17 @@ class Program:
         parameters = ctypes.create_string_buffer(self._template, len(self._template))
         pointer = ctypes.c_void_p(ctypes.addressof(parameters))
         return _Buffer(parameters, pointer, ctypes.addressof(pointer))
+
+
+@functools.cache
+def _writer(structure: type[ctypes.Structure], addresses: tuple[str, ...]) -> tuple[int, int, Callable[..., None]]:
+    """Where these fields begin and end, and what writes them all."""
+    offsets = [getattr(structure, name).offset for name in addresses]
+    ends = [offsets[0], *(offset + 8 for offset in offsets)]
+    gaps = [offset - end for offset, end in zip(offsets, ends, strict=False)]
+    assert all(gap >= 0 for gap in gaps), "addresses are not in the structure's order"
+    # `x` writes zeros: the fields between may be addresses that stay null, and nothing else.
+    return offsets[0], ends[-1], struct.Struct("=" + "".join(f"{gap}xQ" for gap in gaps)).pack_into
 
 
 class Layout(NamedTuple):
