@@ -68,10 +68,21 @@ class _Inputs(NamedTuple):
     memory: Tensor | None
 
 
-class _Kept(NamedTuple):
-    """What the backward pass of a way has besides its inputs; u and delta are made again where they are None."""
+class _Options(NamedTuple):
+    """remake: u and delta are made again in the backward pass.   spare: so is what `x_proj` gave, and one u at a time.
 
-    low: Tensor
+    own: nobody else has the gradient of what is put out.
+    """
+
+    remake: bool
+    spare: bool
+    own: bool
+
+
+class _Kept(NamedTuple):
+    """What the backward pass of a way has besides its inputs; what is None is made again."""
+
+    low: Tensor | None
     scan: Tensor
     u: Tensor | None
     delta: Tensor | None
@@ -158,9 +169,10 @@ def mix_ways(
         inputs.append(_with_state(of_mixers[way.mixer], way.state, projected.dtype))
     tensors = [tensor for one in inputs for tensor in one]
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (projected, *tensors)):
-        y, *states = cast(tuple[Tensor, ...], _Inside.apply(steps, not forgets("cheap"), projected, *tensors))
+        options = _Options(forgets("cheap"), forgets("projections"), ways[0].mixer.leaves_plainly())
+        y, *states = cast(tuple[Tensor, ...], _Inside.apply(steps, options, projected, *tensors))
     else:
-        y, states, _ = _run(steps, projected, inputs, need_backward=False, keep=False)
+        y, states, _ = _run(steps, projected, inputs, None)
     after = [LayerState(tail, memory) for tail, memory in zip(states[::2], states[1::2], strict=True)]
     for way, state in zip(ways, after, strict=True):
         notice_state(way.mixer, state.scan)
@@ -192,11 +204,11 @@ def _with_state(inputs: _Inputs, state: LayerState | None, dtype: torch.dtype) -
 
 
 def _run(
-    steps: tuple[_Step, ...], projected: Tensor, inputs: list[_Inputs], *, need_backward: bool, keep: bool
+    steps: tuple[_Step, ...], projected: Tensor, inputs: list[_Inputs], options: _Options | None
 ) -> tuple[Tensor, list[Tensor], list[_Kept]]:
-    """Outputs, the two states after each way, and what the backward pass of each keeps; `keep` u and delta as well."""
-    batch, length, both = projected.shape
-    y = torch.empty((batch, length, both // 2), dtype=projected.dtype, device=projected.device)
+    """Outputs, the two states after each way, and what its backward pass keeps, if there is one (`options`)."""
+    batch, length, width = projected.shape
+    y = torch.empty((batch, length, width // 2), dtype=projected.dtype, device=projected.device)
     states, kept = [], []
     for passage in _passages(steps):
         x, z = steps[passage.start].halves(projected)
@@ -208,10 +220,12 @@ def _run(
             low = F.linear(u, one.x_weight)
             delta = F.linear(_parts(low, one)[0], one.step_weight)
             arguments = step.scanned(u, delta, low, z, one)
-            memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=need_backward)
+            recorded = options is not None
+            memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=recorded)
             states += [tails[n - passage.start], memory]
-            if saved is not None:
-                kept.append(_Kept(low, saved, u if keep else None, delta if keep else None))
+            if saved is not None and options is not None:
+                both = (None, None) if options.remake else (u, delta)
+                kept.append(_Kept(None if options.spare else low, saved, *both))
             # The next way takes their memory.
             del u, low, delta, arguments, saved
     return y, states, kept
@@ -231,18 +245,18 @@ def _convolve(step: _Step, calls: list[ConvArguments], outputs: list[Tensor]) ->
 
 
 class _Inside(torch.autograd.Function):
-    """Inputs: the ways, whether u and delta are kept, what `in_proj` gave, then the `_Inputs` of every way."""
+    """Inputs: the ways, what is made again, what `in_proj` gave, then the `_Inputs` of every way."""
 
     @staticmethod
     def forward(
-        ctx: Any, steps: tuple[_Step, ...], keep: bool, projected: Tensor, *tensors: Tensor | None
+        ctx: Any, steps: tuple[_Step, ...], options: _Options, projected: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         inputs = _grouped(tensors, _Inputs)
         with torch.autocast(projected.device.type, enabled=False):
-            y, states, kept = _run(steps, projected, inputs, need_backward=True, keep=keep)
+            y, states, kept = _run(steps, projected, inputs, options)
         ctx.save_for_backward(projected, *tensors, *(tensor for one in kept for tensor in one))
         ctx.set_materialize_grads(False)
-        ctx.steps = steps
+        ctx.steps, ctx.options = steps, options
         return (y, *states)
 
     @staticmethod
@@ -265,23 +279,31 @@ class _Inside(torch.autograd.Function):
                 rows = slice(passage.start, passage.stop)
                 after = [(grad_y, *grad_states[2 * number : 2 * number + 2]) for number in passage]
                 ways = zip(ctx.steps[rows], inputs[rows], kept[rows], after, wanted[rows], strict=True)
-                found += [one for way in _differentiate(projected, grad_projected, list(ways)) for one in way]
+                of_ways = _differentiate(projected, grad_projected, list(ways), ctx.options)
+                found += [one for way in of_ways for one in way]
         return (None, None, grad_projected, *found)
 
 
-def _differentiate(projected: Tensor, grad_projected: Tensor, ways: list[tuple[Any, ...]]) -> list[_Inputs]:
+def _differentiate(
+    projected: Tensor, grad_projected: Tensor, ways: list[tuple[Any, ...]], options: _Options
+) -> list[_Inputs]:
     """The gradients of the inputs of ways over the same rows; that of what they read goes into `grad_projected`."""
     step: _Step = ways[0][0]
     (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
     calls = [step.convolution(x, inputs) for step, inputs, *_ in ways]
     convolved = [kept.u for _, _, kept, *_ in ways]
-    if convolved[0] is None:
+    if options.remake:
         # The last one lies where the gradient of x will, which no one writes before the scans are through with it.
-        convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in ways[1:]] + [grad_x]
-        _convolve(step, calls, convolved)
+        others = [grad_x if options.spare else torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in ways[1:]]
+        convolved = [*others, grad_x]
+        if not options.spare:
+            _convolve(step, calls, convolved)
     found, grad_u, grad_tails = [], [], []
-    for way in ways:
-        gradient, grad_tail, of_scan = _differentiate_scan(convolved.pop(0), z, grad_z, *way)
+    for call, way in zip(calls, ways, strict=True):
+        if options.spare:
+            convolve_into(step.convolve, call, grad_x)
+        own = options.own and way is ways[-1]
+        gradient, grad_tail, of_scan = _differentiate_scan(convolved.pop(0), z, grad_z, own, *way)
         grad_u.append(gradient)
         grad_tails.append(grad_tail)
         found.append(of_scan)
@@ -302,6 +324,7 @@ def _differentiate_scan(
     u: Tensor,
     z: Tensor,
     grad_z: Tensor,
+    own: bool,
     step: _Step,
     inputs: _Inputs,
     kept: _Kept,
@@ -311,14 +334,18 @@ def _differentiate_scan(
     """The gradients of what the convolution gave and of its final state, and those of a way's inputs but its taps."""
     grad_y, grad_tail, grad_memory = (None if tensor is None else tensor.contiguous() for tensor in grad_outputs)
     assert grad_y is not None
-    low, small = kept.low, _parts(kept.low, inputs)[0]
+    low = F.linear(u, inputs.x_weight) if kept.low is None else kept.low
+    small = _parts(low, inputs)[0]
     delta = F.linear(small, inputs.step_weight) if kept.delta is None else kept.delta
     grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
     grad_small, grad_B, grad_C = _parts(grad_low, inputs)
-    # What was made for this alone makes room for its own gradient.
-    targets = ScanTargets(delta if kept.delta is None else torch.empty_like(delta), grad_z, grad_B, grad_C, step.add)
+    # What no one reads any more makes room for gradients.
+    grad_y = grad_y[step.rows]
+    of_u = grad_y if own else torch.empty(u.shape, dtype=u.dtype, device=u.device)
+    of_delta = delta if kept.delta is None else torch.empty_like(delta)
+    targets = ScanTargets(of_u, of_delta, grad_z, grad_B, grad_C, step.add)
     arguments = step.scanned(u, delta, low, z, inputs)
-    found = scan_backward_into(step.scan, arguments, kept.scan, grad_y[step.rows], grad_memory, targets)
+    found = scan_backward_into(step.scan, arguments, kept.scan, grad_y, grad_memory, targets)
     torch.mm(_flat(found.delta), inputs.step_weight, out=_flat(grad_small))
     step_weight = _flat(found.delta).t() @ _flat(small) if wanted.step_weight else None
     # The product adds to the scan's gradient where that lies.

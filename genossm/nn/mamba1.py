@@ -92,6 +92,12 @@ class Mamba1(nn.Module):
         own = type(self) is Mamba1 and self.x_proj.bias is None
         return own and self.neighbours is None
 
+    def leaves_plainly(self) -> bool:
+        """Whether `out_proj` is this class's own, so that its backward pass makes a new gradient for this one alone."""
+        out = self.out_proj
+        listeners = (out._forward_hooks, out._forward_pre_hooks, out._backward_hooks, out._backward_pre_hooks)
+        return type(out) is nn.Linear and not any(listeners)
+
     def mix(
         self,
         x: Float[Tensor, "batch length d_inner"],

@@ -253,6 +253,38 @@ def test_whoever_watches_calls_go_by_sees_the_operators(calls: list[int]) -> Non
     assert not calls
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["causal", "both", "strands"])
+def test_a_second_backward_pass_finds_what_the_first_found(name: str, level: Recompute, calls: list[int]) -> None:
+    """Gradients lie in memory of other tensors, none of which is needed again."""
+    mixer = build(**CONFIGS[name])
+    hidden = torch.randn(4, 37, mixer_width(mixer), dtype=torch.float64, requires_grad=True)
+    with recomputing(level):
+        y = mixer(hidden)[0]
+    leaves, weight = [hidden, *mixer.parameters()], torch.randn_like(y)
+    untouched = weight.clone()
+    first = torch.autograd.grad(y, leaves, weight, retain_graph=True)
+    assert calls
+    for one, other in zip(first, torch.autograd.grad(y, leaves, weight), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(weight, untouched)
+
+
+def test_a_gradient_that_others_see_is_left_as_it_is(calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in for the last projection may hand on the very gradient that it is given."""
+    mixer: Any = build()
+    mixer.out_proj = torch.nn.Identity()
+    weight = torch.randn((4, 37, 32), dtype=torch.float64)
+    untouched = weight.clone()
+    hidden = torch.randn((4, 37, 16), dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(mixer(hidden)[0], [hidden], weight)
+    assert calls == [1]
+    assert torch.equal(weight, untouched)
+    monkeypatch.setattr(fused, "DEVICES", frozenset())
+    (expected,) = torch.autograd.grad(mixer(hidden)[0], [hidden], weight)
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
 def test_a_stack_in_checkpoints(calls: list[int]) -> None:
     torch.manual_seed(0)
     stack = enliven(Stack(StackConfig(d_model=16, n_layer=2, **BOTH)), 1)

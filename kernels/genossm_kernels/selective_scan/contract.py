@@ -81,9 +81,9 @@ def kind_of(a: ScanArguments) -> Kind:
             (A.shape, A.stride(), A.dtype, A.device),
             (B.shape, B.stride(), B.dtype, B.device),
             (C.shape, C.stride(), C.dtype, C.device),
-            traits(D),
-            traits(z),
-            traits(delta_bias),
+            None if D is None else (D.shape, D.stride(), D.dtype, D.device),
+            None if z is None else (z.shape, z.stride(), z.dtype, z.device),
+            None if delta_bias is None else (delta_bias.shape, delta_bias.stride(), delta_bias.dtype, delta_bias.device),
             traits(a.initial_state),
             traits(a.seq_idx),
         )
@@ -109,10 +109,12 @@ class ScanGradients:
 class ScanTargets:
     """Memory of the caller's for some gradients: slices of larger rows, with unit stride in their last dimension.
 
-    delta: contiguous; the memory of the argument delta itself, which then is lost, or other memory.
+    u, delta: contiguous. That of delta may be the memory of the argument delta, and that of u of the output's gradient:
+    what was there is lost then.
     add: the gradient of z is added to what is there, and rounded once more.
     """
 
+    u: Float[Tensor, "batch length channels"]
     delta: Float[Tensor, "batch length channels"]
     z: Float[Tensor, "batch length channels"]
     B: Float[Tensor, "batch length groups state"]

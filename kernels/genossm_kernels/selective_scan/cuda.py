@@ -116,7 +116,7 @@ def _backward(
     )
     rows, places = u | delta | z | dy, None
     if targets is not None:
-        rows |= targets.z.data_ptr() | targets.delta.data_ptr()
+        rows |= targets.z.data_ptr() | targets.u.data_ptr() | targets.delta.data_ptr()
         whole = (targets.B.data_ptr() | targets.C.data_ptr()) % (4 * a.B.element_size()) == 0
         places = (targets.add, targets.z.stride(), targets.B.stride(), targets.C.stride(), whole)
     kind = a.kind or kind_of(a)
@@ -130,7 +130,8 @@ def _backward(
     if targets is None:
         gradients = ScanGradients(*made)  # type: ignore[arg-type]
     else:
-        gradients = ScanGradients(made[0], targets.delta, made[2], targets.B, targets.C, made[5], targets.z, *made[7:])  # type: ignore[arg-type]
+        parts = (targets.u, targets.delta, made[2], targets.B, targets.C, made[5], targets.z)
+        gradients = ScanGradients(*parts, *made[7:])  # type: ignore[arg-type]
     work = empty(call.work)
     start = work.data_ptr()
     state, sums, scratch, map_partial, A_partial, sum_partial = call.offsets

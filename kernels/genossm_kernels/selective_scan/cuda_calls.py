@@ -197,7 +197,7 @@ def _layouts(a: ScanArguments, placed: bool) -> tuple[Layout | None, ...]:
     rows, maps = Layout.of(a.u.shape, a.u.dtype), Layout.of(a.B.shape, a.B.dtype)
     row = Layout.of((a.u.shape[2],), torch.float32)
     return (
-        rows,
+        None if placed else rows,
         None if placed else rows,
         Layout.of(a.A.shape, torch.float32),
         None if placed else maps,

@@ -31,11 +31,12 @@ def backward_into(
     grad_final_state: Tensor | None,
     targets: ScanTargets,
 ) -> ScanGradients:
-    """All gradients, those of delta, z, B and C in `targets`."""
+    """All gradients, those of u, delta, z, B and C in `targets`."""
     if hasattr(backend, "PLACES"):
         return cast(Any, backend).backward(arguments, kept, grad_y, grad_final_state, targets=targets)
     found = backend.backward(arguments, kept, grad_y, grad_final_state)
     assert found.z is not None
+    put(found.u, targets.u, add=False)
     put(found.delta, targets.delta, add=False)
     put(found.z, targets.z, add=targets.add)
     put(found.B, targets.B, add=False)
