@@ -57,7 +57,7 @@ def check(found: torch.Tensor, rows: torch.Tensor, alone: torch.Tensor, before: 
 @pytest.mark.parametrize(("before", "add"), PLACES)
 def test_the_scan(backend: str, before: int, add: bool) -> None:
     dtype = torch.bfloat16
-    inputs = cast(scan_inputs(batch=2, length=90, channels=32, groups=1), dtype)
+    inputs = cast(scan_inputs(batch=2, length=300, channels=32, groups=1), dtype)
     arguments = ScanArguments(
         *(inputs.get(name) for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")),  # type: ignore[arg-type]
         delta_softplus=True, reverse=(True,), initial_state=inputs["initial_state"], seq_idx=None,
