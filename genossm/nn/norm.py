@@ -31,7 +31,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*any size"]) -> Float[Tensor, "*any size"]:
         """Normalise the last dimension; the result has the dtype of the weight."""
-        return self.apply_to(x, self.weight.dtype, self.weight)[0]
+        return self.apply_to(x, self.weight.dtype, *self.weights)[0]
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """As `apply_to` takes them."""
+        return (self.weight,)
 
     def apply_to(
         self, x: Tensor, dtype: torch.dtype, weight: Tensor, *, added: Tensor | None = None
@@ -53,7 +58,12 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*any size"]) -> Float[Tensor, "*any size"]:
         """Normalise the last dimension; the result has the dtype of the weight."""
-        return self.apply_to(x, self.weight.dtype, self.weight, self.bias)[0]
+        return self.apply_to(x, self.weight.dtype, *self.weights)[0]
+
+    @property
+    def weights(self) -> tuple[Tensor, ...]:
+        """As `apply_to` takes them."""
+        return self.weight, self.bias
 
     def apply_to(
         self, x: Tensor, dtype: torch.dtype, weight: Tensor, bias: Tensor, *, added: Tensor | None = None
@@ -80,7 +90,7 @@ def branch(
         stream = joined(stream, mixed)
         hidden = norm(stream)
         return hidden if dtype is None else hidden.to(dtype), stream
-    apply, dtype, weights = norm.apply_to, dtype or norm.weight.dtype, tuple(norm.parameters())
+    apply, dtype, weights = norm.apply_to, dtype or norm.weight.dtype, norm.weights
     hidden, stream = apply(stream, dtype, *weights, added=mixed)
     again = partial(_first, apply, dtype)
     return forgettable(hidden, "projections", again, stream, *weights), stream
