@@ -41,13 +41,18 @@ def _resumable(output: str) -> Iterator[None]:
     try:
         yield
     except BaseException as stop:
+        from genossm.core.errors import TooManySkippedError
         from genossm.variants.journal import read_journal
 
         left = None if output == "-" else read_journal(output)
         if left is not None and left.blocks:
-            typed = [word for word in context.meta[__name__] if word not in ("--resume", "--force")]
+            typed = [word for word in context.meta[__name__] if word != "--resume"]
             command = shlex.join([*context.command_path.split(), "--resume", *typed])
-            click.echo(f"genossm score: {left.records:,} records are finished. To go on: {command}", err=True)
+            more = " with a larger --max-skip-frac" if isinstance(stop, TooManySkippedError) else ""
+            click.echo(f"genossm score: {left.records:,} records are finished. To go on{more}: {command}", err=True)
+        elif isinstance(stop, KeyboardInterrupt | SystemExit):
+            kept = "standard output has no journal" if output == "-" else "no block of records was finished"
+            click.echo(f"genossm score: stopped; {kept}, so there is nothing to resume.", err=True)
         if isinstance(stop, KeyboardInterrupt):
             sys.exit(130)
         raise
@@ -240,10 +245,13 @@ def command(
     from genossm.variants import FilePolicy
     from genossm.variants.run import run_score_file, run_score_variants
     from genossm.variants.shards import Shard
+    from genossm.variants.vcf_output import format_for
 
     if vcf is None:
         click.echo("\n".join(run_score_variants(request, variants, check_ref=check_ref)))
         return
+    if write_index and _given("write_index") and (output == "-" or format_for(output, output_type) == "v"):
+        raise click.UsageError("-W indexes files of bgzip and BCF. Name one, as in -o OUT.vcf.gz, or leave -W out.")
     if report_standalone and report is None:
         raise click.UsageError("--report-standalone is about the page of --report FILE.html; give both.")
     if report is not None:

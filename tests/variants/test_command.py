@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -181,6 +182,9 @@ def test_model_directory_half_written(
         (["in.vcf", "-o", "out.txt"], 2, "Cannot tell the format"),
         (["in.vcf", "-o", "out.vcf", "--context", "63"], 2, "multiple of 4"),
         (["in.vcf", "-o", "out.vcf", "--max-skip-frac", "1.5"], 2, "0 to 1"),
+        (["in.vcf", "-o", "out.vcf", "-W"], 2, "-W indexes files of bgzip and BCF"),
+        (["in.vcf", "-O", "z", "-W"], 2, "-W indexes files of bgzip and BCF"),
+        (["in.vcf", "-o", "out.vcf", "--report-standalone"], 2, "give both"),
         (["in.vcf", "-o", "out.vcf", "--device", "tpu0"], 2, "no device"),
         (["in.vcf", "-o", "out.vcf", "--batch-size", "many"], 2, "wanted a number of alternatives or `auto`"),
         (["in.vcf", "-o", "out.vcf", "--batch-size", "0"], 2, "wanted at least 1"),
@@ -200,6 +204,41 @@ def test_bad_use(
     assert said in stderr
     assert (tmp_path / "taken.vcf").read_text() == "precious"
     assert others(tmp_path, vcf, tmp_path / "taken.vcf") == []
+
+
+def test_a_run_that_is_stopped_early_says_that_nothing_is_left(
+    run_in_process, usual: Arguments, vcf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("genossm.variants.run.run_score_file", stop)
+    code, said = run_in_process(*usual, vcf, "-o", "out.vcf")
+    assert (code, said) == (
+        130,
+        "genossm score: stopped; no block of records was finished, so there is nothing to resume.\n",
+    )
+
+
+def test_a_run_with_too_few_scores_goes_on_under_another_limit(
+    run_in_process, usual: Arguments, human_vcf: Path, tmp_path: Path
+) -> None:
+    lines = gzip.decompress(human_vcf.read_bytes()).decode().splitlines(keepends=True)
+    header = [line for line in lines if line.startswith("#")]
+    rows = [line.split("\t") for line in lines[len(header) : len(header) + 600]]
+    for columns in rows[::9]:
+        columns[3] = "N"
+    (tmp_path / "in.vcf").write_text("".join(header + ["\t".join(columns) for columns in rows]))
+    (tmp_path / "out.vcf").write_text("of before")
+    arguments = [*usual, "in.vcf", "-o", "out.vcf", "--force"]
+    code, said = run_in_process(*arguments, "--max-skip-frac", 0.05)
+    assert code == 3
+    assert "To go on with a larger --max-skip-frac: genossm score --resume" in said
+    command = said.split("genossm score --resume ")[1].split("\n")[0].replace("0.05", "0.5")
+    code, said = run_in_process("--resume", *shlex.split(command))
+    assert (code, "512 records were finished before" in said) == (0, True), said
+    run_in_process(*usual, "in.vcf", "-o", "again.vcf")
+    assert (tmp_path / "out.vcf").read_bytes() == (tmp_path / "again.vcf").read_bytes()
 
 
 def test_neither_or_both_inputs(run_in_process, usual: Arguments, vcf: Path) -> None:
