@@ -1,8 +1,8 @@
 """What a sample's haplotypes hold beside the reference: every allele that is known to be on one of them.
 
 They are read in one pass over the whole file before scoring, since what stands on a haplotype within a window may stand
-anywhere in the file. Kept are the alleles that the sample carries and nothing else, about 60 bytes each, whatever the
-number of records and samples: some 300 MB for a human genome.
+anywhere in the file. Kept are the alleles that the sample carries and nothing else, about 70 bytes each, whatever the
+number of records and samples.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pysam
@@ -15,7 +16,7 @@ from genossm.variants import ScoringOptions
 from genossm.variants.genotypes import Genotype, parse_genotype
 from genossm.variants.locate import Locator
 from genossm.variants.personal import read_personal
-from genossm.variants.sample_haplotypes import Carrier, Edit
+from genossm.variants.sample_haplotypes import Carrier, Edit, SampleHaplotypes
 from genossm.variants.stretches import Stretch
 
 SLICE = 60_000
@@ -88,6 +89,23 @@ def test_any_piece_of_a_stretch_is_a_piece_of_it(data: st.DataObject, changes: l
 def test_genotypes(text: bytes, wanted: Genotype) -> None:
     assert parse_genotype(text) == wanted
     assert parse_genotype(text, b"17").phase_set == (17 if wanted.alleles else None)
+
+
+def test_an_allele_is_kept_in_seventy_bytes() -> None:
+    count, haplotypes = 20_000, SampleHaplotypes()
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            one = Edit(7 * number, 7 * number + 1, b"A") if number % 5 else Edit(7 * number, 7 * number, b"ACG")
+            haplotypes.add("1", one, (number % 2,), None, same=False)
+        haplotypes.settle()
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(haplotypes.on("1", Carrier(0, None), 0, 69_999)) == 5000
+    assert kept < 75 * count
+    # A contig is copied while it is put in order.
+    assert peak < 130 * count
 
 
 def test_overlaps() -> None:
