@@ -1,4 +1,4 @@
-"""The inside of mixers as one step on a GPU: the numbers of the separate steps, the same bits twice, in CUDA graphs too."""
+"""The inside of mixers as one step on a GPU: the numbers of the separate steps, the same bits twice, CUDA graphs."""
 
 from __future__ import annotations
 
