@@ -47,9 +47,10 @@ def assert_defined(
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cuts, batches and segments so small that a short window has many of each."""
-    monkeypatch.setattr(passes, "_STRIDE", 8)
+    monkeypatch.setattr(passes, "_STRIDE", {"cpu": 8})
     monkeypatch.setattr(passes, "_WINDOWS", 3)
     monkeypatch.setattr(passes, "_PASS_TOKENS", {"cpu": 128})
+    monkeypatch.setattr(passes, "_WAITING_TOKENS", {"cpu": 512})
 
 
 def test_real_variants_equal_two_full_passes(model: SequenceModel, human_genome: Genome, human_variants) -> None:
