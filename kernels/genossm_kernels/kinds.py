@@ -19,10 +19,11 @@ _MOST_KINDS = 1024  # of an operator; then all are forgotten, which costs a hund
 class Kind:
     """What is known of a kind of call."""
 
-    __slots__ = ("backends", "checked", "prepared")
+    __slots__ = ("as_operator", "backends", "checked", "prepared")
 
     def __init__(self) -> None:
         self.checked = False  # the public function found nothing to say and nothing to convert
+        self.as_operator = False  # the same of the custom operator
         self.backends: dict[str, ModuleType] = {}  # what was chosen for a name
         self.prepared: dict[Hashable, Any] = {}  # what a back end keeps, under keys of its own
 

@@ -25,6 +25,18 @@ def convolve(**changes: Any) -> torch.Tensor:
     return causal_conv1d(**inputs, backend="cpu")
 
 
+def scan_operator(**changes: Any) -> torch.Tensor:
+    inputs: dict[str, Any] = {**scan_inputs(batch=2, length=5, channels=6, states=3), "seq_idx": None, **changes}
+    names = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
+    return torch.ops.genossm.selective_scan(*(inputs[name] for name in names), True, [False], "cpu", False)[0]
+
+
+def convolution_operator(**changes: Any) -> torch.Tensor:
+    inputs: dict[str, Any] = {**conv_inputs(batch=2, length=5, channels=6), "seq_idx": None, **changes}
+    names = ("x", "weight", "bias", "initial_state", "seq_idx")
+    return torch.ops.genossm.causal_conv1d(*(inputs[name] for name in names), True, [False], "cpu")[0]
+
+
 FAULTS: dict[str, tuple[Callable[..., torch.Tensor], dict[str, Any], type[Exception], str]] = {
     "dtype": (scan, {"z": torch.zeros(2, 5, 6)}, KernelError, "z is torch.float32"),
     "device": (scan, {"D": torch.zeros(6, dtype=torch.float64, device="meta")}, KernelError, "D is on meta"),
@@ -35,8 +47,22 @@ FAULTS: dict[str, tuple[Callable[..., torch.Tensor], dict[str, Any], type[Except
     "index": (scan, {"seq_idx": torch.zeros(2, 5)}, KernelError, "seq_idx is torch.float32"),
     "activation": (convolve, {"activation": "relu"}, KernelError, "activation is 'relu'"),
     "weight": (convolve, {"weight": torch.zeros(6, 1, 4)}, ShapeError, "weight is"),
+    "operator": (scan_operator, {"A": torch.zeros(6, 3)}, KernelError, "A is torch.float32; wanted torch.float64"),
+    "taps of the operator": (
+        convolution_operator,
+        {"weight": torch.zeros(6, 4)},
+        KernelError,
+        "weight is torch.float32",
+    ),
     "tail": (convolve, {"initial_state": torch.zeros(2, 4, 6)}, ShapeError, "initial_state is"),
 }
+
+
+def test_operators_read_rows_with_gaps_after_rows_without() -> None:
+    plain = scan_inputs(batch=2, length=5, channels=6, states=3)
+    gaps = {name: torch.stack([tensor, tensor + 1], -1)[..., 0] for name, tensor in plain.items()}
+    for inputs in (plain, gaps, plain, gaps):
+        assert torch.equal(scan_operator(**inputs), scan())
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from genossm_kernels.causal_conv1d.autograd import DIFFERENTIABLE, differentiate
-from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvCall
+from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvCall, kind_of
 from genossm_kernels.checks import check_dtype, state_dtype, unit_stride
-from genossm_kernels.dispatch import backend_name, choose_backend
+from genossm_kernels.dispatch import backend_for, backend_name
 from genossm_kernels.operators import constant_when_traced, given, register
 
 _NAME = "causal_conv1d"
@@ -51,13 +51,33 @@ def _arguments(
     return ConvArguments(unit_stride(x), weight.contiguous(), bias, silu, tuple(reverse), initial_state, seq_idx)
 
 
+def _known(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    initial_state: Tensor | None,
+    seq_idx: Tensor | None,
+    silu: bool,
+    reverse: list[bool],
+) -> ConvArguments:
+    """`_arguments` of real tensors. Where it left them as they are, those of that kind are not looked at again."""
+    given = ConvArguments(x, weight, bias, silu, tuple(reverse), initial_state, seq_idx)
+    given.kind = kind_of(given)
+    if not given.kind.as_operator:
+        arguments = _arguments(x, weight, bias, initial_state, seq_idx, silu, reverse)
+        if any(getattr(arguments, name) is not getattr(given, name) for name in (*DIFFERENTIABLE, "seq_idx")):
+            return arguments
+        given.kind.as_operator = True
+    return given
+
+
 def _backend(name: str, arguments: ConvArguments) -> CompiledBackend:
-    return cast(CompiledBackend, choose_backend(_NAME, name, arguments.call))
+    return cast(CompiledBackend, backend_for(_NAME, name, arguments))
 
 
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor]:
     *others, backend = inputs
-    arguments = _arguments(*others)
+    arguments = _known(*others)
     return _backend(backend, arguments).forward(arguments)
 
 
@@ -68,7 +88,7 @@ def _fake_forward(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 def _backward(*inputs: Any) -> tuple[Tensor, ...]:
     grad_y, grad_final_state, *others, backend = inputs
-    arguments = _arguments(*others)
+    arguments = _known(*others)
     gradients = differentiate(_backend(backend, arguments), arguments, grad_y, grad_final_state)
     found = (getattr(gradients, name) for name in DIFFERENTIABLE)
     return tuple(arguments.x.new_empty(0) if tensor is None else tensor for tensor in found)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from genossm_kernels.checks import check_dtype, state_dtype, unit_stride
-from genossm_kernels.dispatch import backend_name, choose_backend
+from genossm_kernels.dispatch import backend_for, backend_name
 from genossm_kernels.operators import constant_when_traced, given, register
 from genossm_kernels.selective_scan.autograd import DIFFERENTIABLE, differentiate, wants_gradient
-from genossm_kernels.selective_scan.contract import CompiledBackend, ScanArguments, ScanCall
+from genossm_kernels.selective_scan.contract import CompiledBackend, ScanArguments, ScanCall, kind_of
 
 _NAME = "selective_scan"
 _INPUTS = (
@@ -51,13 +51,27 @@ def _arguments(tensors: tuple[Any, ...], delta_softplus: bool, reverse: list[boo
     return ScanArguments(u, delta, A.contiguous(), B, C, D, z, delta_bias, *options, initial_state, seq_idx)
 
 
+def _known(tensors: tuple[Any, ...], delta_softplus: bool, reverse: list[bool]) -> ScanArguments:
+    """`_arguments` of real tensors. Where it left them as they are, those of that kind are not looked at again."""
+    u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx = tensors
+    blocks = tuple(reverse)
+    given = ScanArguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, blocks, initial_state, seq_idx)
+    given.kind = kind_of(given)
+    if not given.kind.as_operator:
+        arguments = _arguments(tensors, delta_softplus, reverse)
+        if any(getattr(arguments, name) is not tensor for name, tensor in zip(_TENSORS, tensors, strict=True)):
+            return arguments
+        given.kind.as_operator = True
+    return given
+
+
 def _backend(name: str, arguments: ScanArguments) -> CompiledBackend:
-    return cast(CompiledBackend, choose_backend(_NAME, name, arguments.call))
+    return cast(CompiledBackend, backend_for(_NAME, name, arguments))
 
 
 def _forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     *tensors, delta_softplus, reverse, backend, keep = inputs
-    arguments = _arguments(tuple(tensors), delta_softplus, reverse)
+    arguments = _known(tuple(tensors), delta_softplus, reverse)
     y, final_state, kept = _backend(backend, arguments).forward(arguments, need_backward=keep)
     return y, final_state, y.new_empty(0, dtype=arguments.state_dtype) if kept is None else kept
 
@@ -73,7 +87,7 @@ def _fake_forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _backward(*inputs: Any) -> tuple[Tensor, ...]:
     grad_y, grad_final_state, kept, *tensors, delta_softplus, reverse, backend = inputs
-    arguments = _arguments(tuple(tensors), delta_softplus, reverse)
+    arguments = _known(tuple(tensors), delta_softplus, reverse)
     module = _backend(backend, arguments)
     if kept.numel() == 0:  # the forward pass was told to keep nothing
         kept = cast(Tensor, module.forward(arguments, need_backward=True)[2])
