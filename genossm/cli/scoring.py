@@ -66,13 +66,15 @@ _OPTIONS = (
         default="512",
         show_default=True,
         callback=horizon_letters,
-        help="Letters that llr compares; or full.",
+        metavar="N|full",
+        help="Letters that llr compares; or full, a quarter of the context.",
     ),
     click.option(
         "--neighbourhood",
         default=1024,
         show_default=True,
         type=int,
+        metavar="N",
         help="Bases on either side of an allele that mlm, embedding (768 at least) and heads read anew in windows that "
         "are over 8 times as long; the rest comes from one pass over the reference, and --summary says what that "
         "leaves out.",
