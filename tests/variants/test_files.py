@@ -6,7 +6,6 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import pysam
 import pysam.bcftools
 import pytest
@@ -26,7 +25,7 @@ from genossm.core.errors import (
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Variant
-from genossm.testing import random_sequence, repetitive_sequence, write_fasta
+from genossm.testing import random_sequence
 from genossm.variants import FilePolicy, ScoringOptions, Summary, assembly, files, score, score_file
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import open_vcf
@@ -329,36 +328,6 @@ def test_malformed_line_leaves_nothing(model: SequenceModel, genome: Genome, tmp
         with pytest.raises(InputFileError, match="line 6 is malformed"):
             run(model, genome, source, tmp_path / name)
     assert others(tmp_path) == ["in.vcf"]
-
-
-def test_what_bcftools_norm_makes_of_a_file_scores_the_same(model: SequenceModel, make_genome, tmp_path: Path) -> None:
-    letters = repetitive_sequence(600, seed=6).decode()
-    fasta = write_fasta(tmp_path / "g.fa", {"1": letters.encode()})
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(120):
-        start, width = int(rng.integers(0, 560)), int(rng.integers(2, 14))
-        ref = letters[start : start + width]
-        cut, more = int(rng.integers(0, width)), int(rng.integers(0, 4))
-        # Letters left out, or doubled, somewhere within REF: a repeat shortened or prolonged, or a substitution.
-        alt = ref[:cut] + ref[cut + more :] if number % 3 else ref[:cut] + ref[cut : cut + more] * 2 + ref[cut + more :]
-        alt = alt or ref[0]
-        if alt != ref:
-            rows.append(f"1\t{start + 1}\tv{number}\t{ref}\t{alt}\t.\t.\t.\n")
-    rows.sort(key=lambda text: int(text.split("\t")[1]))
-    source, normal = write(tmp_path / "in.vcf", *rows), tmp_path / "norm.vcf"
-    pysam.bcftools.norm("--no-version", "-f", str(fasta), "-o", str(normal), str(source), catch_stdout=False)
-    genome = make_genome({"1": letters})
-    scores = []
-    for path in (source, normal):
-        run(model, genome, path, path.with_suffix(".scored.vcf"))
-        with pysam.VariantFile(str(path.with_suffix(".scored.vcf"))) as file:
-            scores.append({record.id: (record.pos, record.info["GENOSSM_LLR"][0]) for record in file})
-    assert len(scores[0]) == len(rows) > 80
-    moved = [name for name, (position, _) in scores[0].items() if scores[1][name][0] != position]
-    assert len(moved) > 30
-    for name, (_, value) in scores[0].items():
-        assert value == pytest.approx(scores[1][name][1], abs=1e-4), name
 
 
 def test_positions_beyond_what_tbi_can_say(model: SequenceModel, genome: Genome, tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from genossm.sequence import Variant
 from genossm.testing import random_sequence
 from genossm.testing.models import enliven
 from genossm.variants import ScoringOptions, neighbourhood, score
-from genossm.variants.heads.features import PairMeans
+from genossm.variants.extras import Extras, head_settings
+from genossm.variants.heads.estimators import Linear
+from genossm.variants.heads.features import FeatureSpec, PairMeans
+from genossm.variants.heads.head import VariantHead
 from genossm.variants.hidden_means import HiddenMeans
 from genossm.variants.locate import Locator
 from genossm.variants.probes import haplotype_pair
@@ -150,3 +153,30 @@ def test_a_window_is_read_once_and_its_alleles_near_what_they_change(human_genom
     whole = features.values(placements, 8, whole=True)
     for a, b in zip(near, whole):
         np.testing.assert_allclose(a, b, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_heads_see_neighbourhoods_and_what_that_leaves_out_is_measured(
+    kind: str, human_genome: Genome, human_variants
+) -> None:
+    model, chosen = build(kind, layers=2), near_and_far(human_variants)[2:]
+    found: list[np.ndarray] = []
+    for exact in (False, True):
+        options = ScoringOptions(CONTEXT, neighbourhood=64, heads=("mine",), exact=exact)
+        named = options.of_model(model.objective, equivariant=False)
+        rng = np.random.default_rng(2)
+        width = 2 + 2 + 2 * model.config.d_model
+        linear = Linear("ridge", np.zeros(width), np.ones(width), rng.normal(size=width), 0.1, 1.0)
+        head = VariantHead("mine", linear, FeatureSpec(flank=8), (), head_settings(model, named), "made up", {})
+        scorer = Scorer(model, human_genome, options, extras=Extras(heads=(head,)))
+        scored = scorer.score([scorer.locate(one) for one in chosen])
+        found.append(np.array([one.numbers[1] for one in scored]))
+        if exact or kind == "causal":
+            # Of a causal model nothing is left out.
+            assert "heads" not in scorer.measured
+            continue
+        measured = scorer.measured["heads"]
+        assert (measured["against"], measured["alleles"] > 0) == ("whole windows", True)
+        assert 0 < measured["GENOSSM_MINE"]["max_abs"] < 1e-3
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3 if kind == "masked" else 2e-4)
+    assert np.ptp(found[1]) > 0.05
