@@ -82,3 +82,4 @@ def ship(
         force=force,
     )
     click.echo(shipping.describe(directory))
+    click.echo(f"Then keep what it should say: genossm score --self-test -m {directory} --write", err=True)
