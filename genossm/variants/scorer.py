@@ -96,10 +96,10 @@ def score(
     a repeat that runs to the contig's end.
 
     context: bases of a window, a multiple of 4; None is the whole contig.   horizon: letters that "llr" compares, at
-    most context / 4; None is all of these; other methods have none.   exact, neighbourhood: whether "mlm" reads long
-    windows whole for every allele, and else how many bases on either side of it (see `ScoringOptions`).   both_strands:
-    the mean of both strands; a reverse-complement-equivariant model always gives it, in one run.   batch_size: rows in
-    one pass, None to choose by their length.
+    most context / 4; None is all of these; other methods have none.   exact, neighbourhood: whether "mlm", "embedding"
+    and heads read long windows whole for every allele, and else how many bases on either side of it (see
+    `ScoringOptions`).   both_strands: the mean of both strands; a reverse-complement-equivariant model always gives it,
+    in one run.   batch_size: rows in one pass, None to choose by their length.
     extras: heads that `methods` name, and a calibration; their numbers then stand among the `numbers`.
     Raises: UsageError for impossible options; MethodError for a method that the model does not give.
 
