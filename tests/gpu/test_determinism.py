@@ -25,7 +25,7 @@ def step(model: SequenceModel, ids: Tensor) -> dict[str, Tensor]:
     """Loss and gradients, under autocast."""
     model.zero_grad(set_to_none=True)
     with torch.autocast("cuda", torch.bfloat16):
-        logits = model(ids)
+        logits = model(ids).logits
     loss = F.cross_entropy(logits[..., 7:11].reshape(-1, 4).float(), ids.reshape(-1) - 7, reduction="sum")
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
