@@ -10,7 +10,12 @@ from genossm_kernels import add_norm
 from genossm_kernels.testing import excess, norm_inputs, norm_results
 
 FLOAT, BFLOAT, HALF = torch.float32, torch.bfloat16, torch.float16
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    # What PyTorch says of its own streams and contexts is not ours.
+    pytest.mark.filterwarnings("default"),
+]
 
 DTYPES = {
     "mixed": (BFLOAT, FLOAT, BFLOAT),
