@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from genossm_kernels import kinds
 from genossm_kernels._cuda import emulation, launch, source
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.causal_conv1d import cuda as conv_backend
@@ -171,6 +172,21 @@ def test_scan_is_as_accurate_as_plain_float(name: str, device: torch.device) -> 
     exact = scan.run("reference", torch.device("cpu"), torch.float64)
     plain = scan.run("reference", torch.device("cpu"), torch.float32)
     assert_as_accurate(fused, plain, exact, DTYPES[scan.dtype])
+
+
+@pytest.mark.parametrize("name", ["tuned", "blocks_of_several_walks"])
+def test_segments_of_long_sequences_are_as_accurate(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planned as if there were work enough: states are kept half as often, and segments hold more of them."""
+    for limit in ("_SHORT", "_SHORT_BACKWARD"):
+        monkeypatch.setattr(cuda_plan, limit, 0)
+    for forget in (cuda_plan.plan_for.cache_clear, kinds.forget_all):
+        forget()
+    try:
+        test_scan_is_as_accurate_as_plain_float(name, device)
+    finally:
+        cuda_plan.plan_for.cache_clear()
 
 
 def test_scan_reads_slices_of_a_projection_in_place(device: torch.device) -> None:

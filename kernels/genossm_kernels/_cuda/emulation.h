@@ -46,6 +46,7 @@ inline float exp2_unit(float x) {
     return flush(static_cast<float>(std::exp2(static_cast<double>(x)) * (1 - shortfall)));
 }
 inline float reciprocal_unit(float x) { return flush(1.f / x); }
+inline float log2_unit(float x) { return std::log2(flush(x)); }
 inline float half_to_float(unsigned short bits) { return static_cast<float>(bits_as<_Float16>(bits)); }
 inline unsigned short narrow(float x) {
 #if DTYPE == 2

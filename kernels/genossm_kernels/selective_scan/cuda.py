@@ -10,7 +10,7 @@ from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavai
 from genossm_kernels.checks import plain_size
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients, ScanTargets, kind_of
 from genossm_kernels.selective_scan.cuda_calls import padded, prepare_backward, prepare_forward
-from genossm_kernels.selective_scan.cuda_plan import CHECKPOINT, DTYPES
+from genossm_kernels.selective_scan.cuda_plan import DTYPES, checkpoint_steps
 
 PLACES = True
 _LARGEST_STATE = 64
@@ -29,15 +29,20 @@ def unavailable(call: ScanCall) -> str | None:
 
 
 def kept_shape(arguments: ScanArguments) -> tuple[int, ...]:
-    """A state before every CHECKPOINT-th step."""
+    """A state before every `checkpoint_steps`-th step."""
     batch, length, channels = arguments.u.shape
-    return (batch, -(-length // CHECKPOINT), channels, padded(plain_size(arguments.A.shape[1])))
+    return (
+        batch,
+        -(-length // checkpoint_steps(batch, length, channels)),
+        channels,
+        padded(plain_size(arguments.A.shape[1])),
+    )
 
 
 def forward(
     arguments: ScanArguments, *, need_backward: bool, y: Tensor | None = None, add: bool = False
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """y, the final state, and for the backward pass the state entering every CHECKPOINT-th step."""
+    """y, the final state, and for the backward pass the state entering every `checkpoint_steps`-th step."""
     launcher = launcher_for(arguments.u.device)
     return launcher.run(_forward, launcher, arguments, need_backward, y, add)
 

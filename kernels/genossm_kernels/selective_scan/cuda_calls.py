@@ -12,7 +12,7 @@ from genossm_kernels._cuda.launch import Launcher
 from genossm_kernels._cuda.program import Layout, Program
 from genossm_kernels.selective_scan.contract import ScanArguments
 from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
-from genossm_kernels.selective_scan.cuda_plan import CHECKPOINT, SCRATCH_FLOATS, Plan, Shape, plan_for
+from genossm_kernels.selective_scan.cuda_plan import Plan, Shape, plan_for
 
 Strides = tuple[int, ...]
 
@@ -84,7 +84,7 @@ def prepare_forward(
     launches.append(module.bind("outputs", blocks, threads, plan.output_bytes, size))
     offsets, floats = _side_by_side(_segment_work(a, plan))
     states = (batch, channels, a.A.shape[1])
-    kept = (batch, -(-length // CHECKPOINT), channels, plan.padded_state)
+    kept = (batch, -(-length // plan.checkpoint), channels, plan.padded_state)
     return ForwardCall(
         program=Program(launches, p, _FORWARD),
         y=y,
@@ -119,7 +119,7 @@ def prepare_backward(
     launches.append(module.bind("sum_parameters", -(-channels * (plan.padded_state + 2) // 128), 128, 0, size))
     launches.append(module.bind("sum_maps", -(-batch * length * plan.padded_state // 512), 256, 0, size))
     sizes = _segment_work(a, plan) | {
-        "scratch": blocks * plan.gradient_warps * SCRATCH_FLOATS,
+        "scratch": blocks * plan.gradient_warps * plan.scratch_floats,
         "map_partial": plan.parts * batch * length * 2 * plan.padded_state,
         "A_partial": batch * plan.segments * channels * plan.padded_state,
         "sum_partial": batch * plan.segments * 2 * channels,
@@ -156,6 +156,7 @@ def _plan(
         and d_state % vector == 0
         and _whole(a.B.stride(), vector)
         and _whole(a.C.stride(), vector),
+        backward=grad_y is not None,
     )
     return plan_for(launcher, shape)
 
@@ -174,7 +175,7 @@ def _parameters(a: ScanArguments, plan: Plan) -> ScanParameters:
     p.blocks = len(a.reverse)
     p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
     p.runs, p.tiles_per_run, p.parts_per_run = plan.runs, plan.tiles_per_run, plan.parts_per_run
-    p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, CHECKPOINT
+    p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, plan.checkpoint
     return p
 
 

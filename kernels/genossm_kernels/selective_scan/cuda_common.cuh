@@ -252,10 +252,12 @@ __device__ __forceinline__ void correct_rates(const ScanParams& p, const Tile& t
         if (channel + i >= tile.channels) continue;
         const float step = p.segment_sum[index * p.channels + tile.first_channel + channel + i] / times;
         if (!(step > 1e-12f && step < 1e6f)) continue;  // NOTHING_PASSES among them
+        // Written once a state in a kernel's beginning, where every instruction is fetched for the first time.
+        const float at = fmaf(-0.5f, log2_unit(step), -3.5f), weight = UNIT_EXCESS / step;
 #pragma unroll
         for (int s = 0; s < LANE_STATES; ++s) {
-            const float slow = fminf(fmaxf(-3.5f - 0.5f * log2f(fabsf(A2[i][s]) * step), 0.f), 1.f);  // 1 at 2^-9, 0 at 2^-7
-            A2[i][s] -= UNIT_EXCESS * slow / step;
+            const float slow = fminf(fmaxf(fmaf(-0.5f, log2_unit(fabsf(A2[i][s])), at), 0.f), 1.f);  // 1 at 2^-9, 0 at 2^-7
+            A2[i][s] = fmaf(-weight, slow, A2[i][s]);
         }
     }
 }

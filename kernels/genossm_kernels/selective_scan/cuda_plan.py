@@ -16,13 +16,15 @@ _ADJOINTS = Path(__file__).parent / "cuda_adjoints.cu"
 _BACKWARD = Path(__file__).parent / "cuda_backward.cu"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
-CHECKPOINT = 128  # steps between the states kept for the backward pass
+CHECKPOINT = 128  # steps between the states kept for the backward pass, where there is work enough for a device
 LONGEST_SEGMENT = 2048
+# Elements of u up to which the forward pass has too little work to share out in segments of 128, and the backward pass.
+_SHORT, _SHORT_BACKWARD = 2**22, 2**21
+_SHORT_UNIT = 64
 _TILE = 16  # of the forward kernels and the adjoint pass
 _GRADIENT_TILE, _SWEEP_TILE = 8, 16
 _GRADIENT_WARPS, _GRADIENT_BLOCKS = 4, 3  # of `gradients`: small blocks, since their warps wait for one another
 _MOST_WALKS = 8
-SCRATCH_FLOATS = CHECKPOINT // _GRADIENT_TILE * 256  # a warp of `gradients`: the state before each tile
 _BLOCK_WARPS, _MOST_BLOCKS = 4, 3  # of the forward kernels: 12 warps a multiprocessor, 168 registers a thread
 _ROUNDS = 8  # of the warps a device holds at once, at most
 
@@ -43,11 +45,12 @@ class Shape:
     packed: bool
     aligned: bool
     aligned_maps: bool
+    backward: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Launch geometry; `*_bytes` is the shared memory of a block."""
+    """Launch geometry of one pass; `*_bytes` is the shared memory of a block."""
 
     padded_state: int
     runs: int
@@ -55,6 +58,7 @@ class Plan:
     parts_per_run: int  # blocks of `gradients` beside one another in a run
     segment_length: int
     segments: int
+    checkpoint: int
     warps: int
     blocks: int
     state_bytes: int
@@ -72,6 +76,11 @@ class Plan:
     @property
     def parts(self) -> int:
         return self.runs * self.parts_per_run
+
+    @property
+    def scratch_floats(self) -> int:
+        """Of a warp of `gradients`: the state before each tile of a checkpoint."""
+        return self.checkpoint // _GRADIENT_TILE * 256
 
     def forward_module(self, launcher: Launcher, add: bool) -> Module:
         """add: to what the memory of the outputs holds."""
@@ -102,7 +111,6 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
     state, output, adjoint = floats.segment(2, 1), floats.segment(3, 2), floats.segment(3, 1)
     blocks = _blocks(launcher, _BLOCK_WARPS * 4 * output, _MOST_BLOCKS)
     resident = launcher.multiprocessors * blocks * _BLOCK_WARPS
-    segment_length = _segment_length(resident, shape.length, shape.batch * runs * tiles_per_run)
 
     gradient_floats = _GradientFloats(padded_state, 256 // padded_state, shape.dtype.itemsize, shape.aligned_maps)
     gradient = gradient_floats.total()
@@ -111,10 +119,16 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
     while gradient_warps > 1 and gradient_warps * 4 * gradient > launcher.shared_bytes_per_block:
         gradient_warps -= 1
     gradient_blocks = _blocks(launcher, gradient_warps * 4 * gradient, _GRADIENT_BLOCKS)
+    gradient_resident, columns = launcher.multiprocessors * gradient_blocks, -(-gradient_tiles // gradient_warps)
+    checkpoint = checkpoint_steps(shape.batch, shape.length, shape.channels)
+    if shape.backward and checkpoint < CHECKPOINT:
+        segment_length = _short_segment(gradient_resident, shape.length, shape.batch * runs * columns)
+    elif not shape.backward and shape.batch * shape.length * shape.channels <= _SHORT:
+        segment_length = _short_segment(resident, shape.length, shape.batch * runs * tiles_per_run)
+    else:
+        segment_length = _segment_length(resident, shape.length, shape.batch * runs * tiles_per_run)
     segments = -(-shape.length // segment_length)
-    parts_per_run = _parts_per_run(
-        launcher.multiprocessors * gradient_blocks, shape.batch * segments * runs, -(-gradient_tiles // gradient_warps)
-    )
+    parts_per_run = _parts_per_run(gradient_resident, shape.batch * segments * runs, columns)
     return Plan(
         padded_state=padded_state,
         runs=runs,
@@ -122,6 +136,7 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
         parts_per_run=parts_per_run,
         segment_length=segment_length,
         segments=segments,
+        checkpoint=checkpoint,
         warps=_BLOCK_WARPS,
         blocks=blocks,
         state_bytes=4 * _BLOCK_WARPS * state,
@@ -157,6 +172,27 @@ def _segment_length(resident: int, length: int, tiles: int) -> int:
         if time < least:
             best, least = candidate, time
     return best
+
+
+def checkpoint_steps(batch: int, length: int, channels: int) -> int:
+    """Steps between kept states: fewer where the backward pass needs short segments. The same on every device."""
+    return _SHORT_UNIT if batch * length * channels <= _SHORT_BACKWARD else CHECKPOINT
+
+
+def _short_segment(resident: int, length: int, tiles: int) -> int:
+    """The multiple of _SHORT_UNIT that takes least time where warps wait for themselves alone, in steps of one of them.
+
+    Several segments need a pass that finds what enters them, nine tenths of a step each, two more launches, which are
+    125 steps, and half a step a segment to carry states across. One alone is as short as where there is much work.
+    """
+
+    def time(steps: int) -> float:
+        segments = -(-length // steps)
+        rounds = -(-segments * tiles // resident)
+        return rounds * steps if segments == 1 else 1.9 * rounds * steps + 125 + segments / 2
+
+    longest = CHECKPOINT if length <= CHECKPOINT else min(LONGEST_SEGMENT, length - 1)
+    return min(range(_SHORT_UNIT, max(longest, _SHORT_UNIT) + 1, _SHORT_UNIT), key=time)
 
 
 def _parts_per_run(resident: int, items: int, columns: int) -> int:
