@@ -83,7 +83,9 @@ def kind_of(a: ScanArguments) -> Kind:
             (C.shape, C.stride(), C.dtype, C.device),
             None if D is None else (D.shape, D.stride(), D.dtype, D.device),
             None if z is None else (z.shape, z.stride(), z.dtype, z.device),
-            None if delta_bias is None else (delta_bias.shape, delta_bias.stride(), delta_bias.dtype, delta_bias.device),
+            None
+            if delta_bias is None
+            else (delta_bias.shape, delta_bias.stride(), delta_bias.dtype, delta_bias.device),
             traits(a.initial_state),
             traits(a.seq_idx),
         )
