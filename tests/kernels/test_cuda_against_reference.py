@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from genossm_kernels._cuda import emulation, launch, source
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda as scan_backend
-from genossm_kernels.selective_scan import cuda_plan, selective_scan
+from genossm_kernels.selective_scan import cuda_calls, cuda_plan, selective_scan
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
@@ -187,6 +187,27 @@ def test_segments_of_long_sequences_are_as_accurate(
         test_scan_is_as_accurate_as_plain_float(name, device)
     finally:
         cuda_plan.plan_for.cache_clear()
+
+
+def test_states_are_carried_across_more_segments_than_a_block_takes_at_once(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward, in segments of one tile; the adjoints' carry is the same code."""
+
+    def plan(launcher: Any, shape: cuda_plan.Shape) -> cuda_plan.Plan:
+        return replace(cuda_plan.plan_for(launcher, shape), segment_length=16, segments=-(-shape.length // 16))
+
+    monkeypatch.setattr(cuda_calls, "plan_for", plan)
+    tensors = Scan(length=2200, channels=10, d_state=5, step_shift=-5.0).tensors()
+
+    def run(backend: str, device: str | torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        inputs = {name: None if tensor is None else tensor.to(device, dtype) for name, tensor in tensors.items()}
+        with torch.no_grad():
+            found = selective_scan(**inputs, return_final_state=True, backend=backend)  # type: ignore[arg-type]
+        return {name: tensor.cpu().double() for name, tensor in zip(("y", "final_state"), found, strict=True)}
+
+    fused, plain = run("cuda", device, torch.float32), run("reference", "cpu", torch.float32)
+    assert_as_accurate(fused, plain, run("reference", "cpu", torch.float64), torch.float32)
 
 
 def test_scan_reads_slices_of_a_projection_in_place(device: torch.device) -> None:

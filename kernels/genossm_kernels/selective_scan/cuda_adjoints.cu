@@ -9,7 +9,10 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
     sum_segment<true>(p, work, shared + threadIdx.x / 32 * SegmentFloats<true>::TOTAL);
 }
 
-extern "C" __global__ void __launch_bounds__(256) carry_adjoints(const ScanParams p) { carry_across<true>(p); }
+extern "C" __global__ void __launch_bounds__(32 * CARRY_WARPS) carry_adjoints(const ScanParams p) {
+    GENOSSM_SHARED(shared);
+    carry_across<true>(p, shared);
+}
 
 GENOSSM_KERNEL(segment_adjoints, ScanParams)
 GENOSSM_KERNEL(carry_adjoints, ScanParams)

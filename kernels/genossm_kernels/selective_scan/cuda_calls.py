@@ -15,6 +15,8 @@ from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
 from genossm_kernels.selective_scan.cuda_plan import Plan, Shape, plan_for
 
 Strides = tuple[int, ...]
+_CARRY_THREADS = 32 * 8  # CARRY_WARPS of cuda_segments.cuh
+_CARRY_BYTES = 8 * _CARRY_THREADS
 
 # What a call fills in, in the order of the structure.
 # fmt: off
@@ -79,7 +81,7 @@ def prepare_forward(
     if plan.segments > 1:
         blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
         launches.append(module.bind("segment_states", blocks, threads, plan.state_bytes, size))
-        launches.append(module.bind("carry_states", _carry_blocks(a, plan), 256, 0, size))
+        launches.append(module.bind("carry_states", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
     blocks = -(-batch * plan.segments * plan.tiles // plan.warps)
     launches.append(module.bind("outputs", blocks, threads, plan.output_bytes, size))
     offsets, floats = _side_by_side(_segment_work(a, plan))
@@ -111,7 +113,7 @@ def prepare_backward(
         blocks, threads = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps), 32 * plan.warps
         adjoints = plan.adjoint_module(launcher)
         launches.append(adjoints.bind("segment_adjoints", blocks, threads, plan.adjoint_bytes, size))
-        launches.append(adjoints.bind("carry_adjoints", _carry_blocks(a, plan), 256, 0, size))
+        launches.append(adjoints.bind("carry_adjoints", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
     threads = 32 * plan.gradient_warps
     resident = module.resident_blocks("gradients", threads, plan.gradient_bytes)
     blocks = min(resident, batch * plan.segments * plan.parts)
@@ -235,4 +237,5 @@ def _side_by_side(sizes: Mapping[str, int]) -> tuple[tuple[int, ...], int]:
 
 
 def _carry_blocks(a: ScanArguments, plan: Plan) -> int:
-    return -(-a.u.shape[0] * a.u.shape[2] * plan.padded_state // 256)
+    """32 channels and state numbers each."""
+    return -(-a.u.shape[0] * a.u.shape[2] * plan.padded_state // 32)

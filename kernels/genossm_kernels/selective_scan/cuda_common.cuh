@@ -205,9 +205,14 @@ __device__ __forceinline__ void store_state(const ScanParams& p, const Tile& til
                 *reinterpret_cast<float4*>(base + state_offset(p, index, tile.first_channel + channel + i, state + s)) =
                     make_float4(h[i][s], h[i][s + 1], h[i][s + 2], h[i][s + 3]);
 }
-// The same of an array with d_state states a channel, as the caller has it: (batch, channels, d_state).
+// The same of an array with d_state states a channel, as the caller has it: (batch, channels, d_state). What runs once a
+// segment is kept short: a short sequence takes longer to fetch instructions than to do its steps.
 __device__ __forceinline__ void load_user_state(const ScanParams& p, const Tile& tile, const float* base, i64 index,
                                                 int channel, int state, LaneState& h) {
+    if (p.d_state == PADDED_STATE && reinterpret_cast<unsigned long long>(base) % 16 == 0) {
+        load_state(p, tile, base, index, channel, state, h);
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < LANE_CHANNELS; ++i)
 #pragma unroll

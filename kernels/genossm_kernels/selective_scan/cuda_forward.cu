@@ -36,7 +36,10 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
     sum_segment<false>(p, work, shared + threadIdx.x / 32 * SegmentFloats<false>::TOTAL);
 }
 
-extern "C" __global__ void __launch_bounds__(256) carry_states(const ScanParams p) { carry_across<false>(p); }
+extern "C" __global__ void __launch_bounds__(32 * CARRY_WARPS) carry_states(const ScanParams p) {
+    GENOSSM_SHARED(shared);
+    carry_across<false>(p, shared);
+}
 
 // The recurrence, from the state that enters the segment.
 extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS) outputs(const ScanParams p) {
@@ -51,18 +54,6 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
     float* C = B + T * PADDED_STATE;
     float* B_slots = C + T * PADDED_STATE;
     float* C_slots = B_slots + MAP_SLOT;
-    float bias[2], skip[2];
-    load_pair_constants(p, tile, p.bias, channel, bias);
-    load_pair_constants(p, tile, state == 0 ? p.D : nullptr, channel, skip);  // added by one of the lanes of a channel
-
-    LaneState A2, h;
-    load_rates(p, tile, channel, state, A2);
-    correct_rates(p, tile, min(work.segment, p.segments - 2), channel, A2);
-    if (p.segments > 1)
-        load_state(p, tile, p.segment_state, static_cast<i64>(tile.batch) * p.segments + work.segment, channel, state, h);
-    else
-        load_user_state(p, tile, p.initial_state, tile.batch, channel, state, h);
-
     const MapRows B_rows = B_of(p, tile), C_rows = C_of(p, tile);
     const i64 first = static_cast<i64>(work.segment) * p.segment_length;
     const int length = segment_times(p, work.segment), tiles = (length + T - 1) / T;
@@ -83,6 +74,17 @@ extern "C" __global__ void __launch_bounds__(32 * SEGMENT_WARPS, SEGMENT_BLOCKS)
         close_copies();
     };
     fetch(0);
+    float bias[2], skip[2];
+    load_pair_constants(p, tile, p.bias, channel, bias);
+    load_pair_constants(p, tile, state == 0 ? p.D : nullptr, channel, skip);  // added by one of the lanes of a channel
+
+    LaneState A2, h;
+    load_rates(p, tile, channel, state, A2);
+    correct_rates(p, tile, min(work.segment, p.segments - 2), channel, A2);
+    if (p.segments > 1)
+        load_state(p, tile, p.segment_state, static_cast<i64>(tile.batch) * p.segments + work.segment, channel, state, h);
+    else
+        load_user_state(p, tile, p.initial_state, tile.batch, channel, state, h);
     for (int k = 0; k < tiles; ++k) {
         const i64 time = first + k * T;
         const int times = min(T, length - k * T);

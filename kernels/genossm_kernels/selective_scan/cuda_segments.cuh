@@ -8,7 +8,7 @@
 // Further macros: SEGMENT_WARPS of a block and the SEGMENT_BLOCKS that a multiprocessor is to hold.
 constexpr int T = 16;      // times of a tile
 constexpr int GROUP = 4;   // times whose rows are converted together
-constexpr int CARRY = 16;  // segments whose states are loaded at once
+constexpr int CARRY = 16, CARRY_WARPS = 8;  // segments whose states a warp loads at once; warps of a block that carries
 constexpr int SLOT = Rows<T>::FLOATS, MAP_SLOT = Maps<T>::FLOATS;
 
 struct WarpWork {
@@ -67,18 +67,6 @@ __device__ __forceinline__ void sum_segment(const ScanParams& p, const WarpWork&
     const Tile tile = work.tile;
     float* maps = memory + 2 * STAGE;
     float* map_slots = maps + T * PADDED_STATE;
-    float bias[2], sigma[2] = {0.f, 0.f};
-    load_pair_constants(p, tile, p.bias, channel, bias);
-    LaneState A2, total;
-    load_rates(p, tile, channel, state, A2);
-    bool decaying = SOFTPLUS;  // only then do later terms shrink for certain
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int s = 0; s < LANE_STATES; ++s) {
-            total[i][s] = 0.f;
-            decaying &= A2[i][s] <= 0.f;
-        }
     const MapRows map_rows = ADJOINT ? C_of(p, tile) : B_of(p, tile);
     const i64 first = static_cast<i64>(work.segment) * p.segment_length;
     const int length = segment_times(p, work.segment), tiles = (length + T - 1) / T;
@@ -99,8 +87,20 @@ __device__ __forceinline__ void sum_segment(const ScanParams& p, const WarpWork&
         }
         close_copies();
     };
-    bool blocked = false;
     fetch(0);
+    float bias[2], sigma[2] = {0.f, 0.f};
+    load_pair_constants(p, tile, p.bias, channel, bias);
+    LaneState A2, total;
+    load_rates(p, tile, channel, state, A2);
+    bool decaying = SOFTPLUS;  // only then do later terms shrink for certain
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+#pragma unroll
+        for (int s = 0; s < LANE_STATES; ++s) {
+            total[i][s] = 0.f;
+            decaying &= A2[i][s] <= 0.f;
+        }
+    bool blocked = false;
     for (int k = 0; k < tiles && !blocked; ++k) {
         const int start = start_of(k), times = min(T, length - start);
         const float* stage = memory + (k & 1) * STAGE;
@@ -166,37 +166,56 @@ __device__ __forceinline__ void sum_segment(const ScanParams& p, const WarpWork&
                 p.segment_sum[index * p.channels + tile.first_channel + channel + i] = blocked ? NOTHING_PASSES : sigma[i];
 }
 
-// What each segment adds is replaced by what enters it: the state, or, ADJOINT, what enters its end.
+// What each segment adds is replaced by what enters it: the state, or, ADJOINT, what enters its end. A lane is one channel
+// and state number; each of the block's CARRY_WARPS takes CARRY segments at a time and finds what they do as a whole,
+// then what enters the first of them, then what enters each.
 template <bool ADJOINT>
-__device__ __forceinline__ void carry_across(const ScanParams& p) {
-    const i64 item = static_cast<i64>(blockIdx.x) * 256 + threadIdx.x;
+__device__ __forceinline__ void carry_across(const ScanParams& p, float* memory) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const i64 item = static_cast<i64>(blockIdx.x) * 32 + lane;
     const int state = static_cast<int>(item % PADDED_STATE);
     const i64 rest = item / PADDED_STATE;
+    const bool valid = rest / p.channels < p.batch;
     const int channel = static_cast<int>(rest % p.channels);
-    const i64 batch = rest / p.channels;
-    if (batch >= p.batch) return;
+    const i64 batch = valid ? rest / p.channels : 0;
     const bool real = state < p.d_state;
     const float A2 = real ? p.A[static_cast<i64>(channel) * p.d_state + state] * LOG2E : 0.f;
     const float* entering = ADJOINT ? p.grad_final_state : p.initial_state;
     float h = 0.f;
-    if (entering != nullptr && real) h = entering[(batch * p.channels + channel) * p.d_state + state];
-    // Loads first: they do not wait for the chain of states.
-    for (int start = 0; start < p.segments; start += CARRY) {
+    if (entering != nullptr && real && valid) h = entering[(batch * p.channels + channel) * p.d_state + state];
+    const auto index_of = [&](int k) { return batch * p.segments + (ADJOINT ? p.segments - 1 - k : k); };
+    float2* whole = reinterpret_cast<float2*>(memory) + lane;
+    for (int start = 0; start < p.segments; start += CARRY_WARPS * CARRY) {
+        const int first = start + warp * CARRY;
         float added[CARRY], passed[CARRY];
 #pragma unroll
-        for (int k = 0; k < CARRY; ++k) {
-            const i64 index = batch * p.segments + (ADJOINT ? p.segments - 1 - start - k : start + k);
-            const bool inside = start + k < p.segments - 1;
-            added[k] = inside ? p.segment_state[state_offset(p, index, channel, state)] : 0.f;
-            const float sigma = inside ? p.segment_sum[index * p.channels + channel] : 0.f;
+        for (int k = 0; k < CARRY; ++k) {  // loads first: they do not wait for the chain of states
+            const bool inside = valid && first + k < p.segments - 1;
+            added[k] = inside ? p.segment_state[state_offset(p, index_of(first + k), channel, state)] : 0.f;
+            const float sigma = inside ? p.segment_sum[index_of(first + k) * p.channels + channel] : 0.f;
             passed[k] = sigma == NOTHING_PASSES ? 0.f : exp2_unit(A2 * sigma);
         }
+        float2 mine = make_float2(1.f, 0.f);  // of the state that passes, and what is added
 #pragma unroll
         for (int k = 0; k < CARRY; ++k) {
-            if (start + k >= p.segments) break;
-            const i64 index = batch * p.segments + (ADJOINT ? p.segments - 1 - start - k : start + k);
-            p.segment_state[state_offset(p, index, channel, state)] = h;
-            h = fmaf(passed[k], h, added[k]);
+            mine.x *= passed[k];
+            mine.y = fmaf(passed[k], mine.y, added[k]);
+        }
+        whole[warp * 32] = mine;
+        __syncthreads();
+        float here = h;
+#pragma unroll
+        for (int w = 0; w < CARRY_WARPS; ++w) {
+            if (w == warp) here = h;
+            const float2 other = whole[w * 32];
+            h = fmaf(other.x, h, other.y);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < CARRY; ++k) {
+            if (first + k >= p.segments) break;
+            if (valid) p.segment_state[state_offset(p, index_of(first + k), channel, state)] = here;
+            here = fmaf(passed[k], here, added[k]);
         }
     }
 }
