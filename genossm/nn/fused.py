@@ -124,7 +124,9 @@ def fusable(rows: Tensor, ways: tuple[Way, ...]) -> bool:
 
     rows: what `in_proj` gives, or takes, which is of the same dtype.
     """
-    if rows.device.type not in DEVICES or rows.shape[0] * rows.shape[1] < FEWEST or intercepted(rows):
+    if rows.device.type not in DEVICES or intercepted(rows):  # before sizes, which a compiler would guard
+        return False
+    if rows.shape[0] * rows.shape[1] < FEWEST:
         return False
     if rows.stride(-1) != 1 or (len(ways) == 1 and not torch.is_grad_enabled()):  # one way by itself adds up nothing
         return False
