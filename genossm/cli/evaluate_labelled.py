@@ -39,7 +39,8 @@ def command(
 
     The configuration lists sets (see configs/evaluate/labelled.yaml). An area above 0.5 is an effect told the expected
     way round: a low GENOSSM_LLR, or a large distance, in the class with an effect. Intervals come from a bootstrap over
-    blocks of positions. Other columns, such as a conservation score, are judged on the same alleles.
+    blocks of positions. Other columns, such as a conservation score, and with --counted order-12 tables of the bases
+    before an allele and on both sides of it, are judged on the same alleles.
     """
     from genossm.evaluation.labelled_report import CountedOn, run_evaluate_labelled
 
