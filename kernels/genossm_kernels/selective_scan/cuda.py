@@ -69,21 +69,9 @@ def _forward(
     start = address(work)
     call.program.run(
         stream,
-        u,
-        delta,
-        B,
-        C,
-        z,
-        a.A.data_ptr(),
-        address(a.D),
-        address(a.delta_bias),
-        address(a.initial_state),
-        address(a.seq_idx),
-        y.data_ptr(),
-        final_state.data_ptr(),
-        start,
-        start + call.sums,
-        address(kept),
+        *(u, delta, B, C, z, a.A.data_ptr(), address(a.D), address(a.delta_bias)),
+        *(address(a.initial_state), address(a.seq_idx), y.data_ptr(), final_state.data_ptr()),
+        *(start, start + call.sums, address(kept)),
     )
     del work  # until here no one else may get its memory
     return y, final_state, kept
@@ -111,14 +99,8 @@ def _backward(
     grad_final_state: Tensor | None,
     targets: ScanTargets | None,
 ) -> ScanGradients:
-    u, delta, B, C, z, dy = (
-        a.u.data_ptr(),
-        a.delta.data_ptr(),
-        a.B.data_ptr(),
-        a.C.data_ptr(),
-        address(a.z),
-        grad_y.data_ptr(),
-    )
+    u, delta, B, C, z = a.u.data_ptr(), a.delta.data_ptr(), a.B.data_ptr(), a.C.data_ptr(), address(a.z)
+    dy = grad_y.data_ptr()
     rows, places = u | delta | z | dy, None
     if targets is not None:
         rows |= targets.z.data_ptr() | targets.u.data_ptr() | targets.delta.data_ptr()
@@ -139,37 +121,15 @@ def _backward(
         gradients = ScanGradients(*parts, *made[7:])  # type: ignore[arg-type]
     work = empty(call.work)
     start = work.data_ptr()
-    state, sums, scratch, map_partial, A_partial, sum_partial = call.offsets
+    state, sums, *others = call.offsets
     call.program.run(
         stream,
-        u,
-        delta,
-        B,
-        C,
-        z,
-        dy,
-        a.A.data_ptr(),
-        address(a.D),
-        address(a.delta_bias),
-        address(a.initial_state),
-        address(grad_final_state),
-        address(a.seq_idx),
-        gradients.u.data_ptr(),
-        gradients.delta.data_ptr(),
-        address(gradients.z),
-        gradients.B.data_ptr(),
-        gradients.C.data_ptr(),
-        gradients.A.data_ptr(),
-        address(gradients.D),
-        address(gradients.delta_bias),
-        address(gradients.initial_state),
-        start + state,
-        start + sums,
-        kept.data_ptr(),
-        start + scratch,
-        start + map_partial,
-        start + A_partial,
-        start + sum_partial,
+        *(u, delta, B, C, z, dy, a.A.data_ptr(), address(a.D), address(a.delta_bias)),
+        *(address(a.initial_state), address(grad_final_state), address(a.seq_idx)),
+        *(gradients.u.data_ptr(), gradients.delta.data_ptr(), address(gradients.z)),
+        *(gradients.B.data_ptr(), gradients.C.data_ptr(), gradients.A.data_ptr(), address(gradients.D)),
+        *(address(gradients.delta_bias), address(gradients.initial_state)),
+        *(start + state, start + sums, kept.data_ptr(), *[start + offset for offset in others]),
     )
     del work
     return gradients
