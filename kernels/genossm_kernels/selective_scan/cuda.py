@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavailable_reason
+from genossm_kernels._cuda.program import Layout
 from genossm_kernels.checks import plain_size
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients, ScanTargets, kind_of
 from genossm_kernels.selective_scan.cuda_calls import padded, prepare_backward, prepare_forward
@@ -112,14 +113,8 @@ def _backward(
     if call is None:
         call = kind.prepared[key] = prepare_backward(launcher, a, rows, B | C, grad_y.stride(), places)
 
-    empty = launcher.empty
-    made = [None if layout is None else empty(layout) for layout in call.gradients]
-    if targets is None:
-        gradients = ScanGradients(*made)  # type: ignore[arg-type]
-    else:
-        parts = (targets.u, targets.delta, made[2], targets.B, targets.C, made[5], targets.z)
-        gradients = ScanGradients(*parts, *made[7:])  # type: ignore[arg-type]
-    work = empty(call.work)
+    gradients = _memory(launcher, call.gradients, targets)
+    work = launcher.empty(call.work)
     start = work.data_ptr()
     state, sums, *others = call.offsets
     call.program.run(
@@ -133,3 +128,13 @@ def _backward(
     )
     del work
     return gradients
+
+
+def _memory(launcher: Launcher, layouts: tuple[Layout | None, ...], targets: ScanTargets | None) -> ScanGradients:
+    """Of all gradients, not yet written: new, or the caller's."""
+    empty = launcher.empty
+    made = [None if layout is None else empty(layout) for layout in layouts]
+    if targets is None:
+        return ScanGradients(*made)  # type: ignore[arg-type]
+    parts = (targets.u, targets.delta, made[2], targets.B, targets.C, made[5], targets.z)
+    return ScanGradients(*parts, *made[7:])  # type: ignore[arg-type]
