@@ -59,26 +59,31 @@ STACKS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", STACKS)
 def test_compiled_stack_equals_the_eager_one(name: str) -> None:
-    """One graph, with inductor; forward and gradients under autocast."""
+    """One graph, with inductor; forward and gradients under autocast, both held to float32.
+
+    Fused, other intermediate results are rounded to bfloat16, and some gradients of two layers are 1.6 % off by such
+    rounding either way: the two are not compared with one another, but their distances from float32.
+    """
     torch._dynamo.reset()
     stack = build(**STACKS[name])
     compiled = torch.compile(stack, fullgraph=True)
     ids = torch.randint(0, 16, (2, 1000), device="cuda")
+    exact = stack(ids)
     with torch.autocast("cuda", torch.bfloat16):
-        expected, found = stack(ids), compiled(ids)
-    weight = torch.randn_like(expected)
+        plain, traced = stack(ids), compiled(ids)
+    weight = torch.randn_like(exact)
     names, parameters = zip(*stack.named_parameters(), strict=True)
-    results = zip(
-        ("output", *names),
-        (expected, *torch.autograd.grad(expected, parameters, weight)),
-        (found, *torch.autograd.grad(found, parameters, weight)),
-        strict=True,
-    )
+
+    def results(output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (output, *torch.autograd.grad(output, parameters, weight.to(output.dtype)))
+
     errors = {
-        name: ((traced.float() - plain.float()).norm() / plain.float().norm()).item() for name, plain, traced in results
+        name: tuple(((one.float() - wanted).norm() / wanted.norm()).item() for one in (eager, other))
+        for name, wanted, eager, other in zip(
+            ("output", *names), results(exact), results(plain), results(traced), strict=True
+        )
     }
-    # Fused, fewer intermediate results are rounded to bfloat16: the two differ by that rounding.
-    assert {name: error for name, error in errors.items() if not error <= 2e-2} == {}
+    assert {name: (eager, other) for name, (eager, other) in errors.items() if not other <= 2 * eager} == {}
 
 
 def test_a_training_step_captured_and_replayed() -> None:
