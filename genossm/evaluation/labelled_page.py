@@ -47,21 +47,22 @@ def write_labelled_table(
 
 
 def markdown(table: LabelledTable) -> str:
-    """Three tables, a row a set: ratios, distances, heads beside the columns that came with the sets."""
+    """Tables with a row a set: ratios, distances, heads, and the columns that came with the sets."""
     ratios = [(owner, RATIO) for owner in table.owners]
     distances = [(owner, number) for owner in table.owners for number in (L2, COSINE)]
     heads = [(owner, HEAD) for owner in table.owners]
-    heads += dict.fromkeys((OTHER, one.number) for each in table.sets for one in each.entries if one.owner == OTHER)
+    came = dict.fromkeys((OTHER, one.number) for each in table.sets for one in each.entries if one.owner == OTHER)
     parts = [
-        f"Windows of {table.context} bases; 95 % intervals from {table.replicates:,} resamplings of whole blocks. "
-        "Areas (AUROC) above 0.5, and rank correlations (Spearman) above 0, are the expected way round: what has an "
-        "effect has a low ratio and a large distance. Correlations marked ± may go either way. Bold: the interval "
-        "leaves out chance."
+        f"Windows of {_thousands(table.context)} bases; 95 % intervals from {table.replicates:,} resamplings of whole "
+        "blocks. Areas (AUROC) above 0.5, and rank correlations (Spearman) above 0, are the expected way round: what "
+        "has an effect has a low ratio and a large distance. Correlations marked ± may go either way. Bold: the "
+        "interval leaves out chance."
     ]
     for title, columns in (
         ("Log-likelihood ratios", ratios),
         ("Embedding distances", distances),
-        ("Heads in nested cross-validation, and columns that came with a set", heads),
+        ("Heads in nested cross-validation", heads),
+        ("Columns that came with a set", came),
     ):
         shown = [key for key in columns if any(each.find(*key) for each in table.sets)]
         if shown:
@@ -97,10 +98,16 @@ def _table(table: LabelledTable, columns: Sequence[_Column]) -> str:
         f"|---|---|---:|{'---:|' * len(columns)}",
     ]
     for each in table.sets:
-        cells = [_cell(each, each.find(*key)) for key in columns]
-        if any(cells):
-            lines.append(f"| {each.name} | {_unit(each)} | {_counts(each)} | {' | '.join(cells)} |")
+        found = [each.find(*key) for key in columns]
+        first = next((one for one in found if one is not None), None)
+        if first is not None:
+            cells = " | ".join(_cell(each, one) for one in found)
+            lines.append(f"| {each.name} | {_unit(each)} | {_counts(first)} | {cells} |")
     return "\n".join(lines)
+
+
+def _thousands(context: int | str) -> str:
+    return f"{context:,}" if isinstance(context, int) else context
 
 
 def _name(column: _Column) -> str:
@@ -112,9 +119,9 @@ def _unit(each: SetTable) -> str:
     return "Spearman ±" if each.metric == "Spearman" and not each.effect_is else each.metric
 
 
-def _counts(each: SetTable) -> str:
-    positives = f"{each.positives:,} of " if each.positives is not None else ""
-    return f"{positives}{each.alleles:,}"
+def _counts(one: Entry) -> str:
+    positives = f"{one.positives:,} of " if one.positives is not None else ""
+    return f"{positives}{one.alleles:,}"
 
 
 def _cell(each: SetTable, one: Entry | None) -> str:

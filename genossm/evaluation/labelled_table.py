@@ -47,14 +47,6 @@ class SetTable:
     entries: tuple[Entry, ...]
 
     @property
-    def alleles(self) -> int:
-        return max(one.alleles for one in self.entries)
-
-    @property
-    def positives(self) -> int | None:
-        return self.entries[0].positives
-
-    @property
     def chance(self) -> float:
         return 0.5 if self.metric == "AUROC" else 0.0
 
@@ -184,6 +176,5 @@ def _head(
             and _metric(one) == figures["metric"]
         ):
             low, high = figures["interval"]
-            positives = None
-            return one["name"], Entry(owner, HEAD, figures["value"], (low, high), figures["alleles"], positives)
+            return one["name"], Entry(owner, HEAD, figures["value"], (low, high), figures["alleles"], None)
     raise ConfigError(f"{folder} learnt {head.label}, which is the label of no set that was judged.")

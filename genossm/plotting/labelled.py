@@ -64,6 +64,7 @@ def _draw(axes: Axes, panel: Panel, rows: Sequence[str], colours: Mapping[str, s
             axes.plot([point.value], [place], color=colour, marker="o", markersize=3.5)
     axes.set_title(panel.title, fontsize=8, color=INK, loc="left")
     axes.set_xlabel(panel.unit, fontsize=8, color=INK)
+    axes.locator_params(axis="x", nbins=5)
     axes.tick_params(colors=INK, labelsize=7)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
