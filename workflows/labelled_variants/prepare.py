@@ -27,6 +27,8 @@ BRCA1_START = 41_100_001
 GRID = 65_536
 # What the scan of HSP82 says where nothing was measured.
 UNMEASURED = -999.0
+# Alleles that are judged of the larger sets of long windows; heads learn from whole tables.
+SAMPLES = {"kg": 2000, "TEM-1": 2000, "HSP82": 1500, "infA": 800}
 
 
 def main() -> None:
@@ -159,7 +161,13 @@ def thousand_genomes(sources: Path, out: Path) -> list[dict[str, Any]]:
     fewer = min(map(len, classes.values()))
     chosen = [row for rows in classes.values() for row in random.Random(0).sample(rows, fewer)]
     write(out / "kg.tsv", sorted(chosen, key=lambda row: (int(str(row["pos"])), str(row["alt"]))))
-    shared = {"table": "kg.tsv", "reference": "kg.fa", "label": "singleton", "positive": ["yes"]}
+    shared = {
+        "table": "kg.tsv",
+        "reference": "kg.fa",
+        "label": "singleton",
+        "positive": ["yes"],
+        "sample": SAMPLES["kg"],
+    }
     return [{"name": "1000 Genomes: singleton or common", **shared}]
 
 
@@ -188,6 +196,7 @@ def scanned(sources: Path, file: str, label: str) -> list[Row]:
 def scan(name: str, rows: Sequence[Row], out: Path, reference: str) -> list[dict[str, Any]]:
     write(out / f"{name}.tsv", rows)
     shared = {"table": f"{name}.tsv", "reference": reference, "label": "fitness", "effect_is": "low", "block": 30}
+    shared["sample"] = SAMPLES.get(name, 0)
     return [{"name": f"{name} scan: fitness", **shared}]
 
 
