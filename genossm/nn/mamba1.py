@@ -13,7 +13,7 @@ from genossm.core.errors import MethodError
 from genossm.nn.config import StackConfig
 from genossm.nn.fused import Way, fusable, mix_ways
 from genossm.nn.neighbours import Neighbours
-from genossm.nn.norm import at_least_float32
+from genossm.nn.norm import at_least_float32, watched
 from genossm.nn.recompute import forgettable
 from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
@@ -87,16 +87,14 @@ class Mamba1(nn.Module):
         for module, kind in kinds:
             if type(module) is not kind or type(module.weight) not in (Tensor, nn.Parameter):
                 return False
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            if watched(module):
                 return False
         own = type(self) is Mamba1 and self.x_proj.bias is None
         return own and self.neighbours is None
 
     def leaves_plainly(self) -> bool:
         """Whether `out_proj` is this class's own, so that its backward pass makes a new gradient for this one alone."""
-        out = self.out_proj
-        listeners = (out._forward_hooks, out._forward_pre_hooks, out._backward_hooks, out._backward_pre_hooks)
-        return type(out) is nn.Linear and not any(listeners)
+        return type(self.out_proj) is nn.Linear and not watched(self.out_proj)
 
     def mix(
         self,
