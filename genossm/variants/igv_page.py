@@ -45,7 +45,7 @@ if (typeof igv === "undefined") {
 def require_igv_reports() -> None:
     """Raise MissingDependencyError without igv-reports."""
     if importlib.util.find_spec("igv_reports") is None:
-        raise MissingDependencyError("The page needs igv-reports. Install it with: pip install igv-reports")
+        raise MissingDependencyError("The page needs igv-reports. Install it with: pip install 'genossm[report]'")
 
 
 def refuse_igv_page(scored: str, target: Path, *, force: bool) -> None:

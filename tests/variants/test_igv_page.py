@@ -115,7 +115,7 @@ def test_what_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputExistsError):
         refuse_igv_page("o.vcf", failing, force=False)
     monkeypatch.setattr(igv_page.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MissingDependencyError, match="pip install igv-reports"):
+    with pytest.raises(MissingDependencyError, match=r"pip install 'genossm\[report\]'"):
         refuse_igv_page("o.vcf", folder / "p.html", force=False)
 
 
