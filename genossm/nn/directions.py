@@ -55,7 +55,7 @@ class Bidirectional(nn.Module):
         y = y + self.mamba_rev.mix(x, z, rev, reverse=not reverse)[0]
         return self.leave(y), None
 
-    def ways(self, state: BothWays | None, *, reverse: bool, rows: slice = slice(None)) -> tuple[Way, Way]:
+    def ways(self, state: BothWays | None, *, reverse: bool, rows: tuple[int, int] | None = None) -> tuple[Way, Way]:
         """Both passages over some rows."""
         fwd, rev = (None, None) if state is None else state
         return Way(self.mamba_fwd, fwd, reverse, rows), Way(self.mamba_rev, rev, not reverse, rows, add=True)
@@ -85,8 +85,8 @@ class BothStrands(nn.Module):
         of_plus, of_minus = (None, None) if state is None else state
         both, half = self.submodule, len(hidden) // 2
         if both.tied and type(both.mamba_fwd.in_proj) is nn.Linear:  # what stands in for it may not see both as one
-            ways = both.ways(of_plus, reverse=False, rows=slice(half))
-            ways += both.ways(of_minus, reverse=True, rows=slice(half, None))
+            ways = both.ways(of_plus, reverse=False, rows=(0, half))
+            ways += both.ways(of_minus, reverse=True, rows=(half, 2 * half))
             if fusable(hidden, ways):
                 return both.leave(mix_ways(both.mamba_fwd.read(hidden), ways)[0]), None
         plus, minus = hidden.chunk(2)

@@ -42,15 +42,17 @@ DEVICES, FEWEST = frozenset({"cuda"}), 1 << 14
 
 
 class Way(NamedTuple):
-    """One passage over `rows` of a batch: by a mixer, from a state, in one direction.
+    """One passage over rows of a batch: by a mixer, from a state, in one direction.
 
+    rows: the first and the one after the last; None is all. Not a slice, which PyTorch 2.11's compiler
+    does not take as a default.
     add: to what earlier ways put out for these rows.
     """
 
     mixer: Mamba1
     state: LayerState | None
     reverse: bool
-    rows: slice = slice(None)
+    rows: tuple[int, int] | None = None
     add: bool = False
 
 
@@ -95,11 +97,15 @@ class _Step:
     convolve: ConvBackend
     scan: ScanBackend
     reverse: bool
-    rows: slice
+    rows: tuple[int, int] | None
     add: bool
 
+    def own(self, batch: Tensor) -> Tensor:
+        """The rows of this way."""
+        return batch if self.rows is None else batch[slice(*self.rows)]
+
     def halves(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        x, z = projected[self.rows].chunk(2, dim=-1)
+        x, z = self.own(projected).chunk(2, dim=-1)
         return x, z
 
     def convolution(self, x: Tensor, inputs: _Inputs) -> ConvArguments:
@@ -223,7 +229,7 @@ def _run(
             delta = F.linear(_parts(low, one)[0], one.step_weight)
             arguments = step.scanned(u, delta, low, z, one)
             recorded = options is not None
-            memory, saved = scan_into(step.scan, arguments, y[step.rows], add=step.add, need_backward=recorded)
+            memory, saved = scan_into(step.scan, arguments, step.own(y), add=step.add, need_backward=recorded)
             states += [tails[n - passage.start], memory]
             if saved is not None and options is not None:
                 both = (None, None) if options.remake else (u, delta)
@@ -342,7 +348,7 @@ def _differentiate_scan(
     grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
     grad_small, grad_B, grad_C = _parts(grad_low, inputs)
     # What no one reads any more makes room for gradients.
-    grad_y = grad_y[step.rows]
+    grad_y = step.own(grad_y)
     of_u = grad_y if own else torch.empty(u.shape, dtype=u.dtype, device=u.device)
     of_delta = delta if kept.delta is None else torch.empty_like(delta)
     targets = ScanTargets(of_u, of_delta, grad_z, grad_B, grad_C, step.add)

@@ -18,7 +18,7 @@ BOTH = {"direction": "bidirectional", "objective": "masked", "reverse_complement
 
 @pytest.mark.parametrize("kind", [{}, BOTH], ids=["causal", "both strands"])
 def test_two_parts_are_one_run(kind: dict[str, Any], tmp_path: Path) -> None:
-    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 300_000))
+    letters = "".join(np.random.default_rng(0).choice(list("ACGT"), 400_000))
     (tmp_path / "toy.fa").write_text(f">toy\n{letters}\n")
     train(tmp_path, "one", kind, 8)
     train(tmp_path, "two", kind, 3)
@@ -30,7 +30,7 @@ def test_two_parts_are_one_run(kind: dict[str, Any], tmp_path: Path) -> None:
 def train(folder: Path, name: str, kind: dict[str, Any], steps: int, *options: str) -> None:
     config = {
         "genome": {"path": "toy.fa"},
-        "splits": {"train": "toy:1-250,000", "validation": "toy:250,001-300,000"},
+        "splits": {"train": "toy:1-300,000", "validation": "toy:300,001-400,000"},
         "data": {"window": 65_536, "batch": 1, "lengths": [{"window": 4096, "batch": 8, "steps": 5}]},
         "model": {"d_model": 64, "n_layer": 2, "d_conv": 16, **kind},
         "schedule": {"kind": "constant", "warmup_steps": 2},
