@@ -15,6 +15,7 @@ from genossm.nn.fused import Way, fusable, mix_ways
 from genossm.nn.neighbours import Neighbours
 from genossm.nn.norm import at_least_float32, watched
 from genossm.nn.recompute import forgettable
+from genossm.nn.sized import sizing
 from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
 from genossm_kernels import causal_conv1d, selective_scan
@@ -85,7 +86,7 @@ class Mamba1(nn.Module):
         """Whether all between `in_proj` and `out_proj` is this class's own: nothing replaced, listened to or split."""
         kinds = ((self.conv1d, nn.Conv1d), (self.x_proj, nn.Linear), (self.dt_proj, StepProjection))
         for module, kind in kinds:
-            if type(module) is not kind or type(module.weight) not in (Tensor, nn.Parameter):
+            if type(module) is not kind or not (type(module.weight) in (Tensor, nn.Parameter) or sizing()):
                 return False
             if watched(module):
                 return False
