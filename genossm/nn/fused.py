@@ -24,10 +24,9 @@ from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
 from genossm_kernels.causal_conv1d.both import backward_both, forward_both
 from genossm_kernels.causal_conv1d.contract import CompiledBackend as ConvBackend
-from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall
 from genossm_kernels.causal_conv1d.placing import backward_into as convolve_backward_into
 from genossm_kernels.causal_conv1d.placing import forward_into as convolve_into
-from genossm_kernels.causal_conv1d.projected import Projected, backward_projected, in_one
 from genossm_kernels.checks import parameter
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
@@ -132,9 +131,8 @@ def fusable(rows: Tensor, ways: tuple[Way, ...]) -> bool:
 
     rows: what `in_proj` gives, or takes, which is of the same dtype.
     """
-    if rows.device.type not in DEVICES or (
-        intercepted(rows) and not _sizing()
-    ):  # before sizes, which a compiler guards
+    # Before sizes, which a compiler would guard.
+    if rows.device.type not in DEVICES or (intercepted(rows) and not _sizing()):
         return False
     if rows.shape[0] * rows.shape[1] < FEWEST:
         return False
@@ -316,52 +314,26 @@ def _differentiate(
         convolved = [*others, grad_x]
         if not options.spare:
             _convolve(step, calls, convolved)
-    grad_tails = [None if after[1] is None else after[1].contiguous() for *_, after, _ in ways]
-    together = not any(tail is not None for tail in grad_tails) and in_one(step.convolve, calls, ways[0][1].x_weight)
-    found, projections = [], []
+    found, grad_u, grad_tails = [], [], []
     for call, way in zip(calls, ways, strict=True):
         if options.spare:
             convolve_into(step.convolve, call, grad_x)
-        own, u = options.own and way is ways[-1], convolved.pop(0)
-        grad_u, grad_low, of_way = _differentiate_scan(u, z, grad_z, own, *way)
-        one = Projected(call, way[1].x_weight, grad_u, grad_low)
-        found.append(of_way if together else of_way._replace(x_weight=_differentiate_projection(u, one, way[-1])))
-        projections.append(one)
-        del u, grad_u, grad_low
-    if together:
-        of_both = backward_projected(step.convolve, projections, grad_x)
-        found = [
-            one._replace(x_weight=x_weight if way[-1].x_weight else None)
-            for one, way, (_, x_weight) in zip(found, ways, of_both, strict=True)
-        ]
-        of_convolution = [of for of, _ in of_both]
+        own = options.own and way is ways[-1]
+        gradient, grad_tail, of_scan = _differentiate_scan(convolved.pop(0), z, grad_z, own, *way)
+        grad_u.append(gradient)
+        grad_tails.append(grad_tail)
+        found.append(of_scan)
+    if len(ways) == 1:
+        alone = convolve_backward_into(step.convolve, calls[0], grad_u[0], grad_tails[0], grad_x, add=False)
+        of_convolution = (alone,)
     else:
-        of_convolution = _differentiate_convolutions(step, projections, grad_tails, grad_x)
+        of_convolution = backward_both(
+            step.convolve, calls[0], calls[1], (grad_u[0], grad_u[1]), (grad_tails[0], grad_tails[1]), grad_x
+        )
     return [
         one._replace(taps=of.weight, tap_bias=of.bias, tail=of.initial_state)
         for one, of in zip(found, of_convolution, strict=True)
     ]
-
-
-def _differentiate_projection(u: Tensor, one: Projected, wanted: Any) -> Tensor | None:
-    """Adds to the gradient of u what comes through the projection; the gradient of its weight."""
-    # The product adds to the scan's gradient where that lies.
-    _flat(one.grad_u).addmm_(_flat(one.grad_low), one.weight)
-    return _flat(one.grad_low).t() @ _flat(u) if wanted.x_weight else None
-
-
-def _differentiate_convolutions(
-    step: _Step, ways: list[Projected], grad_tails: list[Tensor | None], grad_x: Tensor
-) -> list[ConvGradients]:
-    """The gradients of convolutions over the same rows, from the whole gradients of what they put out."""
-    if len(ways) == 1:
-        only = ways[0]
-        return [
-            convolve_backward_into(step.convolve, only.convolution, only.grad_u, grad_tails[0], grad_x, add=False)
-        ]
-    (one, other), (tail, other_tail) = ways, grad_tails
-    gradients = (one.grad_u, other.grad_u), (tail, other_tail)
-    return list(backward_both(step.convolve, one.convolution, other.convolution, *gradients, grad_x))
 
 
 def _differentiate_scan(
@@ -374,9 +346,9 @@ def _differentiate_scan(
     kept: _Kept,
     grad_outputs: tuple[Tensor | None, ...],
     wanted: Any,
-) -> tuple[Tensor, Tensor, Any]:
-    """The gradients of u but for what comes through `x_proj`, of what that gave, and of a way's inputs behind both."""
-    grad_y, _, grad_memory = (None if tensor is None else tensor.contiguous() for tensor in grad_outputs)
+) -> tuple[Tensor, Tensor | None, Any]:
+    """The gradients of what the convolution gave and of its final state, and those of a way's inputs but its taps."""
+    grad_y, grad_tail, grad_memory = (None if tensor is None else tensor.contiguous() for tensor in grad_outputs)
     assert grad_y is not None
     low = F.linear(u, inputs.x_weight) if kept.low is None else kept.low
     small = _parts(low, inputs)[0]
@@ -392,10 +364,13 @@ def _differentiate_scan(
     found = scan_backward_into(step.scan, arguments, kept.scan, grad_y, grad_memory, targets)
     torch.mm(_flat(found.delta), inputs.step_weight, out=_flat(grad_small))
     step_weight = _flat(found.delta).t() @ _flat(small) if wanted.step_weight else None
+    # The product adds to the scan's gradient where that lies.
+    grad_u = _flat(found.u).addmm_(_flat(grad_low), inputs.x_weight).view(u.shape)
+    x_weight = _flat(grad_low).t() @ _flat(u) if wanted.x_weight else None
     of_scan = {"A": found.A, "D": found.D, "step_bias": found.delta_bias, "memory": found.initial_state}
     none: Any = None
-    of_products: Any = {"x_weight": none, "step_weight": step_weight}
-    return found.u, grad_low, _Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
+    of_products: Any = {"x_weight": x_weight, "step_weight": step_weight}
+    return grad_u, grad_tail, _Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
 
 
 def _flat(rows: Tensor) -> Tensor:
