@@ -142,7 +142,7 @@ def measurements(parts: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]
                 for steps in ("trained", "large") if length == LENGTHS[-1] and channels in (256, 512) else ("trained",):
                     yield from scan_rows(length, channels, steps, repeats)
     if "convolution" in parts:
-        for length, width in ((LENGTHS[-1], 4), (16_384, 4), (LENGTHS[-1], 24)):
+        for length, width in ((LENGTHS[-1], 4), (16_384, 4), (LENGTHS[-1], 16), (LENGTHS[-1], 24)):
             yield from convolution_rows(length, 512, width, repeats)
     if "norm" in parts:
         yield from norm_rows(repeats, COPY_BYTES_PER_SECOND)
