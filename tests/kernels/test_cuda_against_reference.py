@@ -14,6 +14,8 @@ from genossm_kernels import kinds
 from genossm_kernels._cuda import emulation, launch, source
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.causal_conv1d import cuda as conv_backend
+from genossm_kernels.causal_conv1d import cuda_plan as conv_plan
+from genossm_kernels.causal_conv1d.contract import ConvArguments
 from genossm_kernels.selective_scan import cuda as scan_backend
 from genossm_kernels.selective_scan import cuda_calls, cuda_plan, selective_scan
 
@@ -129,7 +131,7 @@ def differentiate(
     first = next(tensor for tensor in tensors.values() if tensor is not None)
     # Rounded to what the kernels are given, so that all compute the same function.
     weights = [torch.randn(out.shape, generator=g).to(first.dtype).to(out.dtype).to(device) for out in outputs]
-    kept = [(out, weight) for out, weight in zip(outputs, weights) if out.numel()]
+    kept = [(out, weight) for out, weight in zip(outputs, weights) if out.numel() and out.requires_grad]
     torch.autograd.backward([out for out, _ in kept], [weight for _, weight in kept])
     results = {"y": outputs[0], "final_state": outputs[1]}
     results |= {name: tensor.grad for name, tensor in inputs.items() if tensor is not None and tensor.grad is not None}
@@ -318,6 +320,7 @@ class Convolution:
     state: bool = True
     packed: bool = False
     activation: str | None = "silu"
+    detached: bool = False  # the final state; else it has a gradient
 
     def run(self, backend: str, device: torch.device, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
         g = torch.Generator().manual_seed(0)
@@ -332,7 +335,7 @@ class Convolution:
         ids = (torch.rand((self.batch, self.length), generator=g) < 0.15).cumsum(1).int().to(device)
 
         def call(**inputs: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-            return causal_conv1d(
+            y, final_state = causal_conv1d(
                 **inputs,  # type: ignore[arg-type]
                 activation=self.activation,  # type: ignore[arg-type]
                 reverse=self.reverse,
@@ -340,6 +343,7 @@ class Convolution:
                 return_final_state=True,
                 backend=backend,
             )
+            return y, final_state.detach() if self.detached else final_state
 
         return differentiate(call, tensors, device, dtype)
 
@@ -356,12 +360,68 @@ CONVOLUTIONS = {
     "width_64_packed": Convolution(batch=1, length=90, width=64, channels=3, reverse=True, packed=True),
     "width_128_longer_than_the_sequence": Convolution(batch=1, length=50, width=128, channels=2),
 }
+# What cuda_wide.cu does: rows in pieces of 16 bytes, and backward no states.
+MANY_TAPS = {
+    "both_directions_bfloat16": Convolution(
+        length=170, width=16, channels=144, dtype="bfloat16", reverse=(True, False), state=False, detached=True
+    ),
+    "steps_of_three_widths": Convolution(length=100, width=5, state=False, detached=True),
+    "no_activation": Convolution(
+        length=90,
+        width=20,
+        channels=8,
+        dtype="float16",
+        reverse=True,
+        bias=False,
+        activation=None,
+        state=False,
+        detached=True,
+    ),
+    "one_channel_a_lane": Convolution(batch=1, length=200, width=32, channels=36, state=False, detached=True),
+    "shorter_than_the_taps": Convolution(length=3, width=16, channels=8, dtype="bfloat16", state=False, detached=True),
+}
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_is_as_accurate_as_plain_float(name: str, device: torch.device) -> None:
-    convolution = CONVOLUTIONS[name]
+    check_convolution(CONVOLUTIONS[name], device)
+
+
+def check_convolution(convolution: Convolution, device: torch.device) -> None:
     fused = convolution.run("cuda", device)
     exact = convolution.run("reference", torch.device("cpu"), torch.float64)
     plain = convolution.run("reference", torch.device("cpu"), torch.float32)
     assert_as_accurate(fused, plain, exact, DTYPES[convolution.dtype])
+
+
+@pytest.mark.parametrize("name", MANY_TAPS)
+def test_many_taps_are_as_accurate_as_plain_float(
+    name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(conv_plan, "_narrow")
+    check_convolution(MANY_TAPS[name], device)
+
+
+def test_many_taps_by_warps_and_by_threads(device: torch.device) -> None:
+    """Rows that begin on 16 bytes go one way, others the other: forward from a state, backward adding."""
+    g = torch.Generator().manual_seed(7)
+    width, channels, dtype = 12, 48, torch.bfloat16
+    values = torch.randn((3, 2, 90, channels), generator=g).to(dtype)
+    weight, bias = torch.randn((channels, width), generator=g).to(device), torch.randn(channels, generator=g).to(device)
+    state = torch.randn((2, width - 1, channels), generator=g).to(dtype).to(device)
+    found = []
+    for before in (16, 1):
+        rows = torch.zeros((4, 2, 90, channels + 24), dtype=dtype, device=device)
+        x, grad_y, grad_x, y = rows[..., before : before + channels]
+        for place, value in zip((x, grad_y, grad_x), values, strict=True):
+            place.copy_(value)
+        final_state = conv_backend.forward(ConvArguments(x, weight, bias, True, (True,), state, None), y=y)[1]
+        arguments = ConvArguments(x, weight, bias, True, (True,), None, None)
+        again = conv_backend.backward(arguments, grad_y, None, grad_x=grad_x, add=True)
+        added = grad_x.clone()
+        gradients = conv_backend.backward(arguments, grad_y, None, grad_x=grad_x)
+        assert torch.equal(gradients.weight, again.weight)
+        assert not torch.cat([rows[..., :before], rows[..., before + channels :]], dim=-1).any()
+        found.append((y, final_state, added, grad_x, gradients.weight, gradients.bias))
+    for by_warps, by_threads in zip(*found, strict=True):
+        torch.testing.assert_close(by_warps, by_threads, rtol=4 * ROUNDING[by_warps.dtype], atol=1e-5)

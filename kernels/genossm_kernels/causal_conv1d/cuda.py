@@ -1,10 +1,7 @@
-"""The GPU back end: CUDA C++ compiled at run time (cuda_kernels.cu)."""
+"""The GPU back end: CUDA C++ compiled at run time (cuda_kernels.cu, cuda_wide.cu)."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,44 +10,16 @@ from torch import Tensor
 from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavailable_reason
 from genossm_kernels._cuda.program import Layout, Program
 from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients, kind_of
+from genossm_kernels.causal_conv1d.cuda_plan import DTYPES, Rows, backward_plan, forward_plan
 
-_SOURCE = Path(__file__).parent / "cuda_kernels.cu"
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 PLACES = True
 _WIDEST = 128
 _LARGEST_BLOCKS = 64  # bits of `reversed_blocks`
-_THREADS, _SUM_THREADS = 128, 512
-_SHORTEST_CHUNK, _LONGEST_CHUNK = 16, 256
-_REGISTERS = 96  # for what a thread holds a tap: inputs and weights, and their gradients in the backward pass
-_THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
-
-# fmt: off
-_POINTERS = (
-    "x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx",
-    "y", "final_state", "grad_x", "grad_initial_state", "weight_partial",
-    "grad_weight", "grad_bias",
-)
-_STRIDES = (
-    "x_batch", "x_row", "y_batch", "y_row", "grad_y_batch", "grad_y_row", "grad_x_batch", "grad_x_row", "length",
-)
-_COUNTS = ("batch", "channels", "blocks", "pieces_per_block", "chunk", "chunks")
-# fmt: on
-
-
-class ConvParameters(ctypes.Structure):
-    """`ConvParams` of cuda_kernels.cu: the same fields in the same order."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-        *((name, ctypes.c_int64) for name in _STRIDES),
-        ("reversed_blocks", ctypes.c_uint64),
-        *((name, ctypes.c_int32) for name in _COUNTS),
-    )
 
 
 def unavailable(call: ConvCall) -> str | None:
     """None if this device and such arguments are within what the kernels do."""
-    if call.dtype not in _DTYPES:
+    if call.dtype not in DTYPES:
         return f"it takes float32, bfloat16 and float16, not {call.dtype}"
     if call.width > _WIDEST:
         return f"it takes a width up to {_WIDEST}, not {call.width}"
@@ -125,11 +94,13 @@ def _backward(
     strides = None if grad_x is None else grad_x.stride()
     prepared, key = (
         (a.kind or kind_of(a)).prepared,
-        (launcher, (x | gradient | written) % 16, grad_y.stride(), strides, add),
+        (launcher, (x | gradient | written) % 16, grad_y.stride(), grad_final_state is None, strides, add),
     )
     call = prepared.get(key)
     if call is None:
-        call = prepared[key] = _prepare_backward(launcher, a, x | gradient | written, grad_y.stride(), strides, add)
+        start, states = x | gradient | written, a.initial_state is not None or grad_final_state is not None
+        call = _prepare_backward(launcher, a, start, grad_y.stride(), strides, states=states, add=add)
+        prepared[key] = call
     if grad_x is None:
         grad_x = launcher.empty(call.x)
     weight, partial = launcher.empty(call.weight), launcher.empty(call.partial)
@@ -149,13 +120,10 @@ def _prepare_forward(launcher: Launcher, a: ConvArguments, start: int, written: 
     batch, _, channels = a.x.shape
     y = Layout.of(a.x.shape, a.x.dtype)
     final_state = Layout.of((batch, a.weight.shape[1] - 1, channels), a.x.dtype)
-    piece = _piece(a, 2)
-    p, threads = _parameters(a, launcher, piece)
+    p, launches = forward_plan(launcher, a, Rows(start, (a.x.stride(), written or y.strides)))
     p.y_batch, p.y_row, _ = written or y.strides
-    module = launcher.module(_SOURCE, _macros(a, piece, start, (a.x.stride(), written or y.strides)))
-    launch = module.bind("convolve", -(-threads // _THREADS), _THREADS, 0, ctypes.sizeof(p))
     addresses = ("x", "initial_state", "weight", "bias", "seq_idx", "y", "final_state")
-    return _Forward(Program([launch], p, addresses), y, final_state)
+    return _Forward(Program(launches, p, addresses), y, final_state)
 
 
 def _prepare_backward(
@@ -164,22 +132,17 @@ def _prepare_backward(
     start: int,
     grad_y: tuple[int, ...],
     grad_x: tuple[int, ...] | None,
+    *,
+    states: bool,
     add: bool,
 ) -> _Backward:
     """start: addresses of rows, or-ed.   grad_y, grad_x: strides, of the caller's memory for grad_x if there is any."""
     channels, width = a.weight.shape
     own, weight = Layout.of(a.x.shape, a.x.dtype), Layout.of(a.weight.shape, torch.float32)
-    piece = _piece(a, 4)
-    p, threads = _parameters(a, launcher, piece)
+    rows = Rows(start, (a.x.stride(), grad_y, grad_x or own.strides))
+    p, launches = backward_plan(launcher, a, rows, states=states, add=add)
     p.grad_y_batch, p.grad_y_row, _ = grad_y
     p.grad_x_batch, p.grad_x_row, _ = grad_x or own.strides
-    macros = _macros(a, piece, start, (a.x.stride(), grad_y, grad_x or own.strides))
-    module = launcher.module(_SOURCE, (*macros, ("ADD", 1)) if add else macros)
-    size, columns = ctypes.sizeof(p), channels * (width + 1)
-    launches = [
-        module.bind("convolve_gradients", -(-threads // _THREADS), _THREADS, 0, size),
-        module.bind("sum_chunks", -(-columns // 32), _SUM_THREADS, 4 * _SUM_THREADS, size),
-    ]
     addresses = (
         *("x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx"),
         *("grad_x", "grad_initial_state", "weight_partial", "grad_weight", "grad_bias"),
@@ -191,48 +154,4 @@ def _prepare_backward(
         bias=None if a.bias is None else Layout.of((channels,), torch.float32),
         initial_state=None if a.initial_state is None else Layout.of(a.initial_state.shape, a.x.dtype),
         partial=Layout.of((p.batch * p.chunks, channels, width + 1), torch.float32),
-    )
-
-
-def _piece(arguments: ConvArguments, held: int) -> int:
-    """Channels of a thread that holds `held` numbers a tap: a power of two, up to 16 bytes; 1 where taps are many."""
-    piece = 16 // arguments.x.element_size()
-    while piece > 1 and held * arguments.weight.shape[1] * piece > _REGISTERS:
-        piece //= 2
-    return piece
-
-
-def _parameters(arguments: ConvArguments, launcher: Launcher, piece: int) -> tuple[ConvParameters, int]:
-    """The parameters common to both passes without addresses, and the number of threads that share the work."""
-    a, x = arguments, arguments.x
-    p = ConvParameters()
-    p.x_batch, p.x_row = x.stride()[:2]
-    p.batch, p.length, p.channels = x.shape
-    p.blocks = len(a.reverse)
-    p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
-    width = a.weight.shape[1]
-    p.pieces_per_block = -(-(p.channels // p.blocks) // piece)
-    pieces = p.batch * p.blocks * p.pieces_per_block
-    wanted = max(1, launcher.multiprocessors * _THREADS_WANTED // pieces)
-    # A chunk reads width - 1 rows of its neighbours besides its own.
-    longest, shortest = max(_LONGEST_CHUNK, 16 * width), max(_SHORTEST_CHUNK, 2 * width)
-    p.chunk = min(longest, max(shortest, -(-p.length // wanted)))
-    p.chunks = -(-p.length // p.chunk)
-    return p, pieces * p.chunks
-
-
-def _macros(
-    arguments: ConvArguments, piece: int, start: int, rows: Sequence[tuple[int, ...]]
-) -> tuple[tuple[str, int], ...]:
-    """What the source is compiled for. start: addresses, or-ed, and rows: strides of what may be read in pieces."""
-    block_length = arguments.x.shape[2] // len(arguments.reverse)
-    begins = start % (piece * arguments.x.element_size()) == 0
-    whole = begins and block_length % piece == 0 and all(step % piece == 0 for row in rows for step in row[:-1])
-    return (
-        ("ALIGNED", int(whole)),
-        ("DTYPE", _DTYPES[arguments.x.dtype]),
-        ("PACKED", int(arguments.seq_idx is not None)),
-        ("PIECE", piece),
-        ("SILU", int(arguments.silu)),
-        ("WIDTH", arguments.weight.shape[1]),
     )

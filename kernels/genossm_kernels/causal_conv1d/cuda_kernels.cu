@@ -3,23 +3,11 @@
 //
 // Macros: DTYPE, WIDTH, SILU, PACKED (there is a seq_idx), PIECE (a power of two, up to 16 bytes of channels), ALIGNED
 // (all rows in whole pieces), ADD (the input's gradient is added to what its memory holds).
-#include "device.cuh"
+#include "cuda_common.cuh"
 
 #ifndef ADD
 #define ADD 0
 #endif
-
-struct ConvParams {
-    const storage_t *x, *grad_y, *initial_state, *grad_final_state;
-    const float *weight, *bias;
-    const int* seq_idx;
-    storage_t *y, *final_state, *grad_x, *grad_initial_state;
-    float* weight_partial;  // (batch * chunks, channels, WIDTH + 1): gradients of the taps and of the bias
-    float *grad_weight, *grad_bias;
-    i64 x_batch, x_row, y_batch, y_row, grad_y_batch, grad_y_row, grad_x_batch, grad_x_row, length;
-    unsigned long long reversed_blocks;
-    int batch, channels, blocks, pieces_per_block, chunk, chunks;
-};
 
 constexpr int THREADS = 128;
 constexpr int GROUP = 4;  // rows read before any is used
@@ -287,29 +275,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) convolve_gradients(const C
         }
 }
 
-// Sums over the chunks: a lane takes a column of `weight_partial`, the warps of a block every so-manieth chunk of it,
-// and then the first adds up what they found in their order.
-constexpr int SUM_WARPS = 16;
-extern "C" __global__ void __launch_bounds__(32 * SUM_WARPS) sum_chunks(const ConvParams p) {
-    GENOSSM_SHARED(shared);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const i64 columns = static_cast<i64>(p.channels) * (WIDTH + 1), column = static_cast<i64>(blockIdx.x) * 32 + lane;
-    const i64 chunks = static_cast<i64>(p.batch) * p.chunks;
-    double sum = 0.;
-    if (column < columns) {
-#pragma unroll 8
-        for (i64 chunk = warp; chunk < chunks; chunk += SUM_WARPS) sum += p.weight_partial[chunk * columns + column];
-    }
-    shared[threadIdx.x] = static_cast<float>(sum);
-    __syncthreads();
-    if (warp > 0 || column >= columns) return;
-    sum = 0.;
-    for (int other = 0; other < SUM_WARPS; ++other) sum += shared[other * 32 + lane];
-    const i64 channel = column / (WIDTH + 1), tap = column % (WIDTH + 1);
-    if (tap < WIDTH) p.grad_weight[channel * WIDTH + tap] = static_cast<float>(sum);
-    else if (p.grad_bias != nullptr) p.grad_bias[channel] = static_cast<float>(sum);
-}
-
 GENOSSM_KERNEL(convolve, ConvParams)
 GENOSSM_KERNEL(convolve_gradients, ConvParams)
-GENOSSM_KERNEL(sum_chunks, ConvParams)

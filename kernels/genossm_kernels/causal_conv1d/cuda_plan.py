@@ -1,0 +1,182 @@
+"""How a convolution on a GPU is shared out: by threads that hold a few taps, or by warps that hold many."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from genossm_kernels._cuda.launch import Launcher, Module
+from genossm_kernels._cuda.program import Launch
+from genossm_kernels.causal_conv1d.contract import ConvArguments
+
+NARROW = Path(__file__).parent / "cuda_kernels.cu"
+WIDE = Path(__file__).parent / "cuda_wide.cu"
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_THREADS, _SUM_THREADS = 128, 512
+_SHORTEST_CHUNK, _LONGEST_CHUNK = 16, 256
+_REGISTERS = 96  # for what a thread holds a tap: inputs and weights, and their gradients in the backward pass
+_THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
+
+# Of cuda_wide.cu.
+_FEWEST_TAPS, _MOST_TAPS = 5, 32
+_FEWEST_ROWS = 12  # of a step
+_ROUNDS = 4  # of the warps that a device holds
+_LONGEST_RUN = 4096
+
+# fmt: off
+_POINTERS = (
+    "x", "grad_y", "initial_state", "grad_final_state", "weight", "bias", "seq_idx",
+    "y", "final_state", "grad_x", "grad_initial_state", "weight_partial",
+    "grad_weight", "grad_bias",
+)
+_STRIDES = (
+    "x_batch", "x_row", "y_batch", "y_row", "grad_y_batch", "grad_y_row", "grad_x_batch", "grad_x_row", "length",
+)
+_COUNTS = ("batch", "channels", "blocks", "pieces_per_block", "chunk", "chunks")
+# fmt: on
+
+
+class ConvParameters(ctypes.Structure):
+    """`ConvParams` of cuda_common.cuh: the same fields in the same order."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in _STRIDES),
+        ("reversed_blocks", ctypes.c_uint64),
+        *((name, ctypes.c_int32) for name in _COUNTS),
+    )
+
+
+class Rows(NamedTuple):
+    """What a pass reads and writes in pieces."""
+
+    start: int  # addresses, or-ed
+    strides: tuple[tuple[int, ...], ...]
+
+    def whole(self, elements: int, size: int) -> bool:
+        """Whether all rows begin on pieces of so many elements of `size` bytes."""
+        return self.start % (elements * size) == 0 and all(
+            stride % elements == 0 for strides in self.strides for stride in strides[:-1]
+        )
+
+
+class Plan(NamedTuple):
+    """Parameters without addresses and strides of outputs, and the launches."""
+
+    parameters: ConvParameters
+    launches: list[Launch]
+
+
+def forward_plan(launcher: Launcher, a: ConvArguments, rows: Rows) -> Plan:
+    width = a.weight.shape[1]
+    if _fits(a, rows):
+        return _wide(launcher, a, "convolve_wide", _forward_shape(width), 1)[0]
+    return _narrow(launcher, a, rows, "convolve", 2)[0]
+
+
+def backward_plan(launcher: Launcher, a: ConvArguments, rows: Rows, *, states: bool, add: bool) -> Plan:
+    """states: there is an initial state, or a gradient of the final one."""
+    width, tensors, adding = a.weight.shape[1], 3 if add else 2, (("ADD", 1),) if add else ()
+    if _fits(a, rows) and not states:
+        plan, module = _wide(launcher, a, "convolve_wide_gradients", _backward_shape(width), tensors, adding)
+    else:
+        plan, module = _narrow(launcher, a, rows, "convolve_gradients", 4, adding)
+    columns, size = a.weight.numel() + a.weight.shape[0], ctypes.sizeof(plan.parameters)
+    plan.launches.append(module.bind("sum_chunks", -(-columns // 32), _SUM_THREADS, 4 * _SUM_THREADS, size))
+    return plan
+
+
+_Macros = tuple[tuple[str, int], ...]
+
+
+def _narrow(
+    launcher: Launcher, a: ConvArguments, rows: Rows, kernel: str, held: int, macros: _Macros = ()
+) -> tuple[Plan, Module]:
+    """held: numbers a tap and channel that a thread keeps."""
+    piece = 16 // a.x.element_size()
+    while piece > 1 and held * a.weight.shape[1] * piece > _REGISTERS:
+        piece //= 2
+    p = _parameters(a, piece)
+    pieces = p.batch * p.blocks * p.pieces_per_block
+    wanted = max(1, launcher.multiprocessors * _THREADS_WANTED // pieces)
+    # A chunk reads width - 1 rows of its neighbours besides its own.
+    width = a.weight.shape[1]
+    longest, shortest = max(_LONGEST_CHUNK, 16 * width), max(_SHORTEST_CHUNK, 2 * width)
+    p.chunk = min(longest, max(shortest, -(-p.length // wanted)))
+    p.chunks = -(-p.length // p.chunk)
+    whole = _block_length(a) % piece == 0 and rows.whole(piece, a.x.element_size())
+    packed = a.seq_idx is not None
+    shape = (("ALIGNED", int(whole)), ("PACKED", int(packed)), ("PIECE", piece))
+    module = launcher.module(NARROW, (*_call_macros(a), *shape, *macros))
+    blocks = -(-pieces * p.chunks // _THREADS)
+    return Plan(p, [module.bind(kernel, blocks, _THREADS, 0, ctypes.sizeof(p))]), module
+
+
+def _fits(a: ConvArguments, rows: Rows) -> bool:
+    """Whether cuda_wide.cu does such a call: all in pieces of 16 bytes, no packed sequences."""
+    size = a.x.element_size()
+    taps = _FEWEST_TAPS <= a.weight.shape[1] <= _MOST_TAPS
+    return taps and a.seq_idx is None and _block_length(a) * size % 16 == 0 and rows.whole(16 // size, size)
+
+
+class _Shape(NamedTuple):
+    """Of what registers and shared memory hold."""
+
+    piece: int  # channels of a lane
+    warps: int  # that a multiprocessor is to hold: the more, the fewer registers has each
+    stages: int  # steps in shared memory
+
+
+def _forward_shape(width: int) -> _Shape:
+    return _Shape(2, 16, 3) if width <= 16 else _Shape(2, 8, 2)
+
+
+def _backward_shape(width: int) -> _Shape:
+    if width <= 16:
+        return _Shape(2, 12 if width <= 12 else 8, 2)
+    return _Shape(1, 12 if width <= 24 else 8, 2)
+
+
+def _wide(
+    launcher: Launcher, a: ConvArguments, kernel: str, shape: _Shape, tensors: int, macros: _Macros = ()
+) -> tuple[Plan, Module]:
+    """tensors: whose rows wait in shared memory."""
+    width, tile, warps = a.weight.shape[1], 32 * shape.piece, 4
+    step = width * -(-_FEWEST_ROWS // width)
+    bytes_of_warp = shape.stages * tensors * step * tile * a.x.element_size()
+    while warps > 1 and warps * bytes_of_warp > launcher.shared_bytes_per_block:
+        warps //= 2
+    own = (("BLOCKS", shape.warps // warps), ("PIECE", shape.piece), ("STAGES", shape.stages), ("WARPS", warps))
+    module = launcher.module(WIDE, (*_call_macros(a), *own, *macros))
+    threads, shared = 32 * warps, warps * bytes_of_warp
+    p = _parameters(a, tile)
+    tiles = p.batch * p.blocks * p.pieces_per_block
+    runs = max(1, _ROUNDS * warps * module.resident_blocks(kernel, threads, shared) // tiles)
+    # A run reads width - 1 rows of its neighbours besides its own; it is whole steps.
+    p.chunk = min(_LONGEST_RUN, max(4 * width, -(-p.length // runs)))
+    p.chunk += -p.chunk % step
+    p.chunks = -(-p.length // p.chunk)
+    blocks = -(-tiles * p.chunks // warps)
+    return Plan(p, [module.bind(kernel, blocks, threads, shared, ctypes.sizeof(p))]), module
+
+
+def _block_length(a: ConvArguments) -> int:
+    return a.x.shape[2] // len(a.reverse)
+
+
+def _parameters(a: ConvArguments, piece: int) -> ConvParameters:
+    """The parameters common to both passes but for addresses and chunks."""
+    p = ConvParameters()
+    p.x_batch, p.x_row = a.x.stride()[:2]
+    p.batch, p.length, p.channels = a.x.shape
+    p.blocks = len(a.reverse)
+    p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
+    p.pieces_per_block = -(-_block_length(a) // piece)
+    return p
+
+
+def _call_macros(a: ConvArguments) -> _Macros:
+    return (("DTYPE", DTYPES[a.x.dtype]), ("SILU", int(a.silu)), ("WIDTH", a.weight.shape[1]))
