@@ -24,9 +24,12 @@ from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
 from genossm_kernels.causal_conv1d.both import backward_both, forward_both
 from genossm_kernels.causal_conv1d.contract import CompiledBackend as ConvBackend
-from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall
+from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients
 from genossm_kernels.causal_conv1d.placing import backward_into as convolve_backward_into
 from genossm_kernels.causal_conv1d.placing import forward_into as convolve_into
+from genossm_kernels.causal_conv1d.projected import Projected, backward_projected
+from genossm_kernels.causal_conv1d.projected import fits as fits_projected
+from genossm_kernels.causal_conv1d.projecting import forward_projecting, projects
 from genossm_kernels.checks import parameter
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
@@ -34,6 +37,7 @@ from genossm_kernels.selective_scan.contract import CompiledBackend as ScanBacke
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanTargets
 from genossm_kernels.selective_scan.placing import backward_into as scan_backward_into
 from genossm_kernels.selective_scan.placing import forward_into as scan_into
+from genossm_kernels.skinny import backward_skinny
 
 if TYPE_CHECKING:
     from genossm.nn.mamba1 import Mamba1
@@ -131,12 +135,13 @@ def fusable(rows: Tensor, ways: tuple[Way, ...]) -> bool:
 
     rows: what `in_proj` gives, or takes, which is of the same dtype.
     """
-    # Before sizes, which a compiler would guard.
-    if rows.device.type not in DEVICES or (intercepted(rows) and not _sizing()):
+    if rows.device.type not in DEVICES or (
+        intercepted(rows) and not _sizing()
+    ):  # before sizes, which a compiler guards
         return False
     if rows.shape[0] * rows.shape[1] < FEWEST:
         return False
-    if rows.stride(-1) != 1 or (len(ways) == 1 and not torch.is_grad_enabled()):  # one way by itself adds up nothing
+    if rows.stride(-1) != 1:
         return False
     narrow = autocast_dtype(rows)
     if narrow is not None and narrow != rows.dtype:
@@ -199,17 +204,30 @@ def _inputs_of(mixer: Mamba1, dtype: torch.dtype) -> _Inputs:
     """Casts are recorded by autograd, each once."""
     wide = torch.promote_types(dtype, torch.float32)
     bias = mixer.conv1d.bias
+    x_weight, step_weight = _on_whole_pieces(
+        narrowed(mixer.x_proj.weight, dtype), narrowed(mixer.dt_proj.weight, dtype), mixer.d_state
+    )
     return _Inputs(
         taps=parameter(mixer.conv1d.weight.squeeze(1), wide),
         tap_bias=None if bias is None else parameter(bias, wide),
         tail=None,
-        x_weight=narrowed(mixer.x_proj.weight, dtype),
-        step_weight=narrowed(mixer.dt_proj.weight, dtype),
+        x_weight=x_weight,
+        step_weight=step_weight,
         A=parameter(-torch.exp(at_least_float32(mixer.A_log)), wide),
         D=parameter(mixer.D, wide),
         step_bias=parameter(mixer.dt_proj.bias, wide),
         memory=None,
     )
+
+
+def _on_whole_pieces(x_weight: Tensor, step_weight: Tensor, d_state: int) -> tuple[Tensor, Tensor]:
+    """With zeros that add nothing, where what `x_proj` gives, and the maps in it, would not begin on 16 bytes."""
+    rank, piece = step_weight.shape[1], max(1, 16 // step_weight.element_size())
+    if rank % piece == 0 or d_state % piece != 0:
+        return x_weight, step_weight
+    missing = -rank % piece
+    zeros = x_weight.new_zeros((missing, x_weight.shape[1]))
+    return torch.cat([x_weight[:rank], zeros, x_weight[rank:]]), F.pad(step_weight, (0, missing))
 
 
 def _with_state(inputs: _Inputs, state: LayerState | None, dtype: torch.dtype) -> _Inputs:
@@ -230,10 +248,11 @@ def _run(
         x, z = steps[passage.start].halves(projected)
         convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in passage]
         calls = [steps[n].convolution(x, inputs[n]) for n in passage]
-        tails = _convolve(steps[passage.start], calls, convolved)
+        tails, lows = _convolve_and_project(
+            steps[passage.start], calls, convolved, [inputs[n].x_weight for n in passage]
+        )
         for n in passage:
-            step, one, u = steps[n], inputs[n], convolved.pop(0)
-            low = F.linear(u, one.x_weight)
+            step, one, u, low = steps[n], inputs[n], convolved.pop(0), lows.pop(0)
             delta = F.linear(_parts(low, one)[0], one.step_weight)
             arguments = step.scanned(u, delta, low, z, one)
             recorded = options is not None
@@ -251,6 +270,16 @@ def _passages(steps: tuple[_Step, ...]) -> list[range]:
     """Numbers of the ways over the same rows: one, or one and what adds to it."""
     starts = [number for number, step in enumerate(steps) if not step.add]
     return [range(*ends) for ends in pairwise([*starts, len(steps)])]
+
+
+def _convolve_and_project(
+    step: _Step, calls: list[ConvArguments], outputs: list[Tensor], weights: list[Tensor]
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """As `_convolve`, and what `x_proj` makes of it."""
+    if projects(step.convolve, calls, weights[0]):
+        return forward_projecting(step.convolve, calls, weights, outputs)
+    states = _convolve(step, calls, outputs)
+    return states, [F.linear(u, weight) for u, weight in zip(outputs, weights, strict=True)]
 
 
 def _convolve(step: _Step, calls: list[ConvArguments], outputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -314,26 +343,56 @@ def _differentiate(
         convolved = [*others, grad_x]
         if not options.spare:
             _convolve(step, calls, convolved)
-    found, grad_u, grad_tails = [], [], []
+    grad_tails = [None if after[1] is None else after[1].contiguous() for *_, after, _ in ways]
+    together = not any(tail is not None for tail in grad_tails) and fits_projected(
+        step.convolve, calls, ways[0][1].x_weight
+    )
+    found, projections = [], []
     for call, way in zip(calls, ways, strict=True):
         if options.spare:
-            convolve_into(step.convolve, call, grad_x)
-        own = options.own and way is ways[-1]
-        gradient, grad_tail, of_scan = _differentiate_scan(convolved.pop(0), z, grad_z, own, *way)
-        grad_u.append(gradient)
-        grad_tails.append(grad_tail)
-        found.append(of_scan)
-    if len(ways) == 1:
-        alone = convolve_backward_into(step.convolve, calls[0], grad_u[0], grad_tails[0], grad_x, add=False)
-        of_convolution = (alone,)
+            inputs, kept = way[1], way[2]
+            _, lows = _convolve_and_project(step, [call], [grad_x], [inputs.x_weight])
+            way = (*way[:2], kept._replace(low=lows[0]), *way[3:])
+        own, u = options.own and call is calls[-1], convolved.pop(0)
+        grad_u, grad_low, of_way = _differentiate_scan(u, z, grad_z, own, *way)
+        one = Projected(call, way[1].x_weight, grad_u, grad_low)
+        found.append(of_way if together else of_way._replace(x_weight=_differentiate_projection(u, one, way[-1])))
+        projections.append(one)
+        del u, grad_u, grad_low
+    if together:
+        of_both = backward_projected(step.convolve, projections, grad_x)
+        found = [
+            one._replace(x_weight=x_weight if way[-1].x_weight else None)
+            for one, way, (_, x_weight) in zip(found, ways, of_both, strict=True)
+        ]
+        of_convolution = [of for of, _ in of_both]
     else:
-        of_convolution = backward_both(
-            step.convolve, calls[0], calls[1], (grad_u[0], grad_u[1]), (grad_tails[0], grad_tails[1]), grad_x
-        )
+        of_convolution = _differentiate_convolutions(step, projections, grad_tails, grad_x)
     return [
         one._replace(taps=of.weight, tap_bias=of.bias, tail=of.initial_state)
         for one, of in zip(found, of_convolution, strict=True)
     ]
+
+
+def _differentiate_projection(u: Tensor, one: Projected, wanted: Any) -> Tensor | None:
+    """Adds to the gradient of u what comes through the projection; the gradient of its weight."""
+    assert one.weight is not None
+    assert one.grad_low is not None
+    # The product adds to the scan's gradient where that lies.
+    _flat(one.grad_u).addmm_(_flat(one.grad_low), one.weight)
+    return _flat(one.grad_low).t() @ _flat(u) if wanted.x_weight else None
+
+
+def _differentiate_convolutions(
+    step: _Step, ways: list[Projected], grad_tails: list[Tensor | None], grad_x: Tensor
+) -> list[ConvGradients]:
+    """The gradients of convolutions over the same rows, from the whole gradients of what they put out."""
+    if len(ways) == 1:
+        only = ways[0]
+        return [convolve_backward_into(step.convolve, only.convolution, only.grad_u, grad_tails[0], grad_x, add=False)]
+    (one, other), (tail, other_tail) = ways, grad_tails
+    gradients = (one.grad_u, other.grad_u), (tail, other_tail)
+    return list(backward_both(step.convolve, one.convolution, other.convolution, *gradients, grad_x))
 
 
 def _differentiate_scan(
@@ -346,11 +405,12 @@ def _differentiate_scan(
     kept: _Kept,
     grad_outputs: tuple[Tensor | None, ...],
     wanted: Any,
-) -> tuple[Tensor, Tensor | None, Any]:
-    """The gradients of what the convolution gave and of its final state, and those of a way's inputs but its taps."""
-    grad_y, grad_tail, grad_memory = (None if tensor is None else tensor.contiguous() for tensor in grad_outputs)
+) -> tuple[Tensor, Tensor, Any]:
+    """The gradients of u but for what comes through `x_proj`, of what that gave, and of a way's inputs behind both."""
+    grad_y, _, grad_memory = (None if tensor is None else tensor.contiguous() for tensor in grad_outputs)
     assert grad_y is not None
-    low = F.linear(u, inputs.x_weight) if kept.low is None else kept.low
+    low = kept.low
+    assert low is not None
     small = _parts(low, inputs)[0]
     delta = F.linear(small, inputs.step_weight) if kept.delta is None else kept.delta
     grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
@@ -362,15 +422,12 @@ def _differentiate_scan(
     targets = ScanTargets(of_u, of_delta, grad_z, grad_B, grad_C, step.add)
     arguments = step.scanned(u, delta, low, z, inputs)
     found = scan_backward_into(step.scan, arguments, kept.scan, grad_y, grad_memory, targets)
-    torch.mm(_flat(found.delta), inputs.step_weight, out=_flat(grad_small))
-    step_weight = _flat(found.delta).t() @ _flat(small) if wanted.step_weight else None
-    # The product adds to the scan's gradient where that lies.
-    grad_u = _flat(found.u).addmm_(_flat(grad_low), inputs.x_weight).view(u.shape)
-    x_weight = _flat(grad_low).t() @ _flat(u) if wanted.x_weight else None
+    flat = map(_flat, (found.delta, small, inputs.step_weight, grad_small))
+    step_weight = backward_skinny(step.scan, *flat)
     of_scan = {"A": found.A, "D": found.D, "step_bias": found.delta_bias, "memory": found.initial_state}
     none: Any = None
-    of_products: Any = {"x_weight": x_weight, "step_weight": step_weight}
-    return grad_u, grad_tail, _Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
+    of_products: Any = {"x_weight": none, "step_weight": step_weight if wanted.step_weight else none}
+    return found.u, grad_low, _Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
 
 
 def _flat(rows: Tensor) -> Tensor:

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from genossm_kernels import skinny
 from genossm_kernels._cuda import cache, compiler
 from genossm_kernels.add_norm import cuda as norm_backend
 from genossm_kernels.causal_conv1d import both as conv_both
 from genossm_kernels.causal_conv1d import cuda_plan as conv_plan
+from genossm_kernels.causal_conv1d import projected, projecting
 from genossm_kernels.selective_scan import cuda_plan as scan_plan
 
 SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "PACKED": 1, "PADDED_STATE": 16, "ALIGNED": 1, "ALIGNED_MAPS": 1}
 SEGMENT_MACROS = SCAN_MACROS | {"SEGMENT_WARPS": 4, "SEGMENT_BLOCKS": 3}
 CONVOLUTION = {"DTYPE": 1, "SILU": 1, "ALIGNED": 1}
 WARPS = {"DTYPE": 1, "SILU": 1, "WARPS": 4, "STAGES": 2, "BLOCKS": 2}
+TOGETHER = {"DTYPE": 1, "WIDTH": 2, "FIRST": 1, "SECOND": 1, "LOW": 20, "GROUP": 4}
 NORM = {"DTYPE": 1, "NARROW_X": 1, "NARROW_STREAM": 0, "NARROW_Y": 1, "ADD": 1, "LAYER": 1, "BIAS": 1, "ALIGNED": 1}
 SOURCES = {
     "scan_forward": (scan_plan._FORWARD, SEGMENT_MACROS),
@@ -29,6 +32,9 @@ SOURCES = {
     "many_taps_by_threads": (conv_plan.NARROW, CONVOLUTION | {"WIDTH": 24, "PIECE": 1, "PACKED": 1}),
     "many_taps": (conv_plan.WIDE, WARPS | {"WIDTH": 16, "PIECE": 2, "ADD": 1}),
     "many_taps_of_floats": (conv_plan.WIDE, WARPS | {"WIDTH": 32, "PIECE": 1, "DTYPE": 0}),
+    "projecting": (projecting._SOURCE, TOGETHER | {"WARPS": 2, "STAGES": 2, "BLOCKS": 1}),
+    "projected": (projected._SOURCE, TOGETHER | {"ADD": 0, "BLOCKS": 2}),
+    "skinny": (skinny._SOURCE, {"DTYPE": 2, "WARPS": 2, "RANK": 8, "NARROW_WHOLE": 1, "STAGES": 2}),
     "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),
 }
 needs_compiler = pytest.mark.skipif(

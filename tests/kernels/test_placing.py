@@ -119,7 +119,8 @@ def test_the_convolution(backend: str, before: int, add: bool) -> None:
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(
-    ("dtype", "width", "length", "channels"), [(torch.bfloat16, 4, 300, 32), (torch.float32, 3, 33, 7)]
+    ("dtype", "width", "length", "channels"),
+    [(torch.bfloat16, 4, 300, 32), (torch.bfloat16, 4, 100, 64), (torch.float32, 3, 33, 7)],
 )
 def test_both_convolutions(
     backend: str, dtype: torch.dtype, width: int, length: int, channels: int, swapped: bool

@@ -157,8 +157,19 @@ def test_without_a_gradient_the_same_outputs(name: str, calls: list[int]) -> Non
     assert torch.equal(found, expected)
     with torch.inference_mode():
         assert torch.equal(mixer(hidden)[0], expected)
-    # One way alone has nothing to add up: without a gradient it is left to the separate steps.
-    assert len(calls) == {"causal": 1, "causal_biases": 1, "untied": 2}.get(name, 3)
+    assert len(calls) == (6 if name == "untied" else 3)
+
+
+def test_rows_of_x_proj_are_made_to_begin_on_16_bytes() -> None:
+    g = torch.Generator().manual_seed(0)
+    x_weight, step_weight = torch.randn((12 + 2 * 8, 32), generator=g), torch.randn((32, 12), generator=g)
+    found, steps = fused._on_whole_pieces(x_weight.bfloat16(), step_weight.bfloat16(), 8)
+    assert torch.equal(torch.cat([found[:12], found[16:]]), x_weight.bfloat16())
+    assert torch.equal(steps[:, :12], step_weight.bfloat16())
+    assert not found[12:16].any()
+    assert not steps[:, 12:].any()
+    for same, given in zip(fused._on_whole_pieces(x_weight, step_weight, 8), (x_weight, step_weight), strict=True):
+        assert same is given  # 12 of four bytes do
 
 
 def test_few_tokens_are_left_to_the_separate_steps(calls: list[int]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from genossm_kernels._cuda.launch import address
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
 from genossm_kernels.causal_conv1d.placing import backward_into, forward_into
+from genossm_kernels.causal_conv1d.projected import Projected, backward_projected, fits
 
 _SOURCE = Path(__file__).parent / "cuda_both.cu"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -55,7 +56,7 @@ def forward_both(
     p.y_first, p.y_first_batch, p.y_first_row = first.data_ptr(), *first.stride()[:2]
     p.y_second, p.y_second_batch, p.y_second_row = second.data_ptr(), *second.stride()[:2]
     _launch(backend, "convolve_both", p, _FORWARD_PIECE, one.weight.shape[1], (one.x, first, second))
-    return _final_state(one), _final_state(other)
+    return final_state(one), final_state(other)
 
 
 def backward_both(
@@ -70,6 +71,10 @@ def backward_both(
     if grad_final_states != (None, None) or not _together(backend, one, other):
         calls = zip((one, other), grad_outputs, grad_final_states, (False, True))
         first, second = (backward_into(backend, a, grad_y, state, grad_x, add=add) for a, grad_y, state, add in calls)
+        return first, second
+    if fits(backend, [one, other], None) and grad_x.data_ptr() % 4 == 0 and not any(n % 2 for n in grad_x.stride()[:2]):
+        given = [Projected(a, None, grad_y, None) for a, grad_y in zip((one, other), grad_outputs, strict=True)]
+        (first, _), (second, _) = backward_projected(backend, given, grad_x)
         return first, second
     p = _parameters(backend, one, other, _BACKWARD_PIECE)
     swapped = one.reverse[0]
@@ -126,7 +131,7 @@ def _launch(backend: Any, kernel: str, p: BothParameters, piece: int, width: int
         module.launch(stream, kernel, -(-threads // _THREADS), _THREADS, 0, p)
 
 
-def _final_state(a: ConvArguments) -> Tensor:
+def final_state(a: ConvArguments) -> Tensor:
     """The last inputs in the order of processing, oldest first."""
     tail = a.weight.shape[1] - 1
     return a.x[:, :tail].flip(1) if a.reverse[0] else a.x[:, a.x.shape[1] - tail :].contiguous()

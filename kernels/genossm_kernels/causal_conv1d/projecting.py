@@ -1,0 +1,106 @@
+"""Convolutions and a projection of what they put out in one launch on a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genossm_kernels._cuda.launch import address
+from genossm_kernels.causal_conv1d.both import final_state
+from genossm_kernels.causal_conv1d.contract import ConvArguments
+from genossm_kernels.causal_conv1d.projected import fits
+
+_SOURCE = Path(__file__).parent / "cuda_projecting.cu"
+_DTYPES = {torch.bfloat16: 1, torch.float16: 2}
+_TILE, _STEP = 64, 16
+_GROUP, _STAGES, _BLOCKS = {1: 8, 2: 16}, 3, 1  # group: by ways
+_SHORTEST_RUN, _MOST_WARPS, _WIDEST_OF_BOTH = 64, 8, 4
+
+# fmt: off
+_POINTERS = (
+    "x", "into_first", "into_second", "first", "first_bias", "second", "second_bias",
+    "y_first", "y_second", "low_first", "low_second",
+)
+_STRIDES = ("x_batch", "x_row", "y_first_batch", "y_first_row", "y_second_batch", "y_second_row", "length")
+# fmt: on
+
+
+class ProjectingParameters(ctypes.Structure):
+    """`ProjectingParams` of cuda_projecting.cu: the same fields in the same order."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+        *((name, ctypes.c_int64) for name in _STRIDES),
+        ("run", ctypes.c_int32),
+        ("chunks", ctypes.c_int32),
+    )
+
+
+def projects(backend: Any, calls: list[ConvArguments], into: Tensor) -> bool:
+    """Whether `forward_projecting` takes these; `fits` says what."""
+    if not fits(backend, calls, into):
+        return False
+    warps = into.shape[1] // _TILE
+    fitting = _shared_bytes(1, warps, into.shape[0]) <= backend.launcher_for(into.device).shared_bytes_per_block
+    return fitting and warps <= _MOST_WARPS
+
+
+def forward_projecting(
+    backend: Any, calls: list[ConvArguments], into: list[Tensor], outputs: list[Tensor]
+) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """The final state and low of each; what the convolutions put out goes into `outputs`."""
+    x, (columns, channels), width = calls[0].x, into[0].shape, calls[0].weight.shape[1]
+    launcher, warps = backend.launcher_for(x.device), channels // _TILE
+    shared = _shared_bytes(len(calls), warps, columns)
+    if len(calls) == 2 and (width > _WIDEST_OF_BOTH or shared > launcher.shared_bytes_per_block):
+        found = [forward_projecting(backend, [a], [w], [y]) for a, w, y in zip(calls, into, outputs, strict=True)]
+        return tuple(states[0] for states, _ in found), [lows[0] for _, lows in found]
+    ways = [call.reverse[0] for call in calls]
+    macros = (
+        ("BLOCKS", _BLOCKS),
+        ("DTYPE", _DTYPES[x.dtype]),
+        ("FIRST", int(False in ways)),
+        ("GROUP", _GROUP[len(ways)]),
+        ("LOW", columns),
+        ("SECOND", int(True in ways)),
+        ("STAGES", _STAGES),
+        ("WARPS", warps),
+        ("WIDTH", width),
+    )
+    module = launcher.module(_SOURCE, macros)
+    p = _parameters(x, module.resident_blocks("convolve_projecting", 32 * warps, shared))
+    lows = [x.new_empty((*x.shape[:2], columns)) for _ in calls]
+    into = [weight.contiguous() for weight in into]
+    for call, weight, y, low in zip(calls, into, outputs, lows, strict=True):
+        name = "second" if call.reverse[0] else "first"
+        setattr(p, name, call.weight.data_ptr())
+        setattr(p, f"{name}_bias", address(call.bias))
+        setattr(p, f"into_{name}", weight.data_ptr())
+        setattr(p, f"low_{name}", low.data_ptr())
+        for field, value in zip(("", "_batch", "_row"), (y.data_ptr(), *y.stride()[:2]), strict=True):
+            setattr(p, f"y_{name}{field}", value)
+    with launcher.active() as stream:
+        module.launch(stream, "convolve_projecting", len(x) * p.chunks, 32 * warps, shared, p)
+    return tuple(final_state(call) for call in calls), lows
+
+
+def _parameters(x: Tensor, resident: int) -> ProjectingParameters:
+    """What does not depend on the ways.   resident: blocks that are to share the work."""
+    p = ProjectingParameters()
+    p.length = x.shape[1]
+    p.run = max(_SHORTEST_RUN, -(-p.length // max(1, resident // len(x))))
+    p.run += -p.run % _STEP
+    p.chunks = -(-p.length // p.run)
+    p.x, p.x_batch, p.x_row = x.data_ptr(), *x.stride()[:2]
+    return p
+
+
+def _shared_bytes(ways: int, warps: int, columns: int) -> int:
+    """As cuda_projecting.cu lays it out."""
+    padded = -(-columns // 16) * 16
+    weights, sums = _TILE * padded * 2, 4 * _STEP * (padded + 8)
+    return warps * (ways * (weights + sums) + 2 * _STEP * (_TILE + 8) * (_STAGES + ways - 1))
