@@ -58,7 +58,7 @@ def test_a_convolution_gives_what_the_real_one_gives(whole: bool) -> None:
 
 
 def test_the_estimate_follows_what_a_gpu_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = StackConfig(64, 3, direction="bidirectional", objective="masked")
+    config = StackConfig(128, 3, direction="bidirectional", objective="masked")
     separate = measure_step(config, 1, 1 << 16, CPU, torch.bfloat16)
     monkeypatch.setattr(fused, "DEVICES", frozenset({"cpu"}))
     made: list[int] = []
