@@ -399,12 +399,14 @@ def test_many_taps_are_as_accurate_as_plain_float(
     name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(conv_plan, "_narrow")
+    monkeypatch.setattr(conv_plan, "_LONGEST_RUN", 40)  # so that there are several
     check_convolution(MANY_TAPS[name], device)
 
 
-def test_many_taps_by_warps_and_by_threads(device: torch.device) -> None:
+def test_many_taps_by_warps_and_by_threads(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that begin on 16 bytes go one way, others the other: forward from a state, backward adding."""
     g = torch.Generator().manual_seed(7)
+    monkeypatch.setattr(conv_plan, "_LONGEST_RUN", 40)
     width, channels, dtype = 12, 48, torch.bfloat16
     values = torch.randn((3, 2, 90, channels), generator=g).to(dtype)
     weight, bias = torch.randn((channels, width), generator=g).to(device), torch.randn(channels, generator=g).to(device)

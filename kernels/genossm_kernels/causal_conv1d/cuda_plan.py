@@ -23,7 +23,6 @@ _THREADS_WANTED = 4096  # a multiprocessor: two rounds of the threads it holds
 # Of cuda_wide.cu.
 _FEWEST_TAPS, _MOST_TAPS = 5, 32
 _FEWEST_ROWS = 12  # of a step
-_ROUNDS = 4  # of the warps that a device holds
 _LONGEST_RUN = 4096
 
 # fmt: off
@@ -81,7 +80,7 @@ def backward_plan(launcher: Launcher, a: ConvArguments, rows: Rows, *, states: b
     """states: there is an initial state, or a gradient of the final one."""
     width, tensors, adding = a.weight.shape[1], 3 if add else 2, (("ADD", 1),) if add else ()
     if _fits(a, rows) and not states:
-        plan, module = _wide(launcher, a, "convolve_wide_gradients", _backward_shape(width), tensors, adding)
+        plan, module = _wide(launcher, a, "convolve_wide_gradients", _backward_shape(width, add=add), tensors, adding)
     else:
         plan, module = _narrow(launcher, a, rows, "convolve_gradients", 4, adding)
     columns, size = a.weight.numel() + a.weight.shape[0], ctypes.sizeof(plan.parameters)
@@ -131,12 +130,16 @@ class _Shape(NamedTuple):
 
 
 def _forward_shape(width: int) -> _Shape:
-    return _Shape(2, 16, 3) if width <= 16 else _Shape(2, 8, 2)
+    if width <= 24:
+        return _Shape(2, 16 if width <= 16 else 12, 3)
+    return _Shape(2, 8, 3)
 
 
-def _backward_shape(width: int) -> _Shape:
+def _backward_shape(width: int, *, add: bool) -> _Shape:
+    if width <= 12:
+        return _Shape(2, 12, 2)
     if width <= 16:
-        return _Shape(2, 12 if width <= 12 else 8, 2)
+        return _Shape(2, 8, 2) if add else _Shape(1, 16, 3)
     return _Shape(1, 12 if width <= 24 else 8, 2)
 
 
@@ -154,10 +157,11 @@ def _wide(
     threads, shared = 32 * warps, warps * bytes_of_warp
     p = _parameters(a, tile)
     tiles = p.batch * p.blocks * p.pieces_per_block
-    runs = max(1, _ROUNDS * warps * module.resident_blocks(kernel, threads, shared) // tiles)
-    # A run reads width - 1 rows of its neighbours besides its own; it is whole steps.
-    p.chunk = min(_LONGEST_RUN, max(4 * width, -(-p.length // runs)))
-    p.chunk += -p.chunk % step
+    # As many runs as the device holds at once, or some times that: each costs a step of rows besides its own.
+    at_once = max(1, warps * module.resident_blocks(kernel, threads, shared) // tiles)
+    runs = at_once * -(-p.length // (at_once * _LONGEST_RUN))
+    p.chunk = max(4 * width, -(-p.length // runs))
+    p.chunk += -p.chunk % step  # whole steps
     p.chunks = -(-p.length // p.chunk)
     blocks = -(-tiles * p.chunks // warps)
     return Plan(p, [module.bind(kernel, blocks, threads, shared, ctypes.sizeof(p))]), module
