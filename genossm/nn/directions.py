@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genossm.nn.config import StackConfig
-from genossm.nn.fused import Way, fusable, mix_ways
+from genossm.nn.fused import fusable, mix_ways
 from genossm.nn.mamba1 import Mamba1
 from genossm.nn.state import LayerState
+from genossm.nn.ways import Way
 
 BothWays = tuple[LayerState, LayerState]
 """States of `mamba_fwd` and of `mamba_rev`."""

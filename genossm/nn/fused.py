@@ -7,9 +7,8 @@ add to gradients themselves. README.md counts the bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from genossm.nn.norm import at_least_float32
 from genossm.nn.recompute import forgets
 from genossm.nn.sized import SizedConvolution, SizedScan, sizing
 from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
+from genossm.nn.ways import Inputs, Step, Way, inputs_of, parts, with_state
 from genossm_kernels.causal_conv1d.both import backward_both, forward_both
 from genossm_kernels.causal_conv1d.contract import CompiledBackend as ConvBackend
 from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, ConvGradients
@@ -30,49 +29,16 @@ from genossm_kernels.causal_conv1d.placing import forward_into as convolve_into
 from genossm_kernels.causal_conv1d.projected import Projected, backward_projected
 from genossm_kernels.causal_conv1d.projected import fits as fits_projected
 from genossm_kernels.causal_conv1d.projecting import forward_projecting, projects
-from genossm_kernels.checks import parameter
 from genossm_kernels.dispatch import choose_backend
-from genossm_kernels.operators import autocast_dtype, intercepted, narrowed
+from genossm_kernels.operators import autocast_dtype, intercepted
 from genossm_kernels.selective_scan.contract import CompiledBackend as ScanBackend
-from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanTargets
+from genossm_kernels.selective_scan.contract import ScanCall, ScanTargets
 from genossm_kernels.selective_scan.placing import backward_into as scan_backward_into
 from genossm_kernels.selective_scan.placing import forward_into as scan_into
 from genossm_kernels.skinny import backward_skinny
 
-if TYPE_CHECKING:
-    from genossm.nn.mamba1 import Mamba1
-
 # Elsewhere, and for fewer tokens, a pass over memory is not what takes the time.
 DEVICES, FEWEST = frozenset({"cuda"}), 1 << 14
-
-
-class Way(NamedTuple):
-    """One passage over rows of a batch: by a mixer, from a state, in one direction.
-
-    rows: the first and the one after the last; None is all. Not a slice, which PyTorch 2.11's compiler
-    does not take as a default.
-    add: to what earlier ways put out for these rows.
-    """
-
-    mixer: Mamba1
-    state: LayerState | None
-    reverse: bool
-    rows: tuple[int, int] | None = None
-    add: bool = False
-
-
-class _Inputs(NamedTuple):
-    """The tensors of a way, as the back ends and the products take them."""
-
-    taps: Tensor
-    tap_bias: Tensor | None
-    tail: Tensor | None
-    x_weight: Tensor
-    step_weight: Tensor
-    A: Tensor
-    D: Tensor
-    step_bias: Tensor
-    memory: Tensor | None
 
 
 class _Options(NamedTuple):
@@ -93,41 +59,6 @@ class _Kept(NamedTuple):
     scan: Tensor
     u: Tensor | None
     delta: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One way: which kernels, which rows, which direction."""
-
-    convolve: ConvBackend
-    scan: ScanBackend
-    reverse: bool
-    rows: tuple[int, int] | None
-    add: bool
-
-    def own(self, batch: Tensor) -> Tensor:
-        """The rows of this way."""
-        return batch if self.rows is None else batch[slice(*self.rows)]
-
-    def halves(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        x, z = self.own(projected).chunk(2, dim=-1)
-        return x, z
-
-    def convolution(self, x: Tensor, inputs: _Inputs) -> ConvArguments:
-        return ConvArguments(x, inputs.taps, inputs.tap_bias, True, (self.reverse,), inputs.tail, None)
-
-    def scanned(self, u: Tensor, delta: Tensor, low: Tensor, z: Tensor, inputs: _Inputs) -> ScanArguments:
-        _, B, C = _parts(low, inputs)
-        return ScanArguments(
-            u, delta, inputs.A, B, C, inputs.D, z, inputs.step_bias, True, (self.reverse,), inputs.memory, None
-        )
-
-
-def _parts(low: Tensor, inputs: _Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """The step before its projection, and the maps into and out of the state, of what `x_proj` gives."""
-    rank, d_state = inputs.step_weight.shape[1], inputs.A.shape[1]
-    step, B, C = low.split([rank, d_state, d_state], dim=-1)
-    return step, B.unsqueeze(2), C.unsqueeze(2)
 
 
 def fusable(rows: Tensor, ways: tuple[Way, ...]) -> bool:
@@ -159,7 +90,7 @@ def _sizing() -> bool:
     return not torch.compiler.is_compiling() and sizing()
 
 
-def _steps(ways: tuple[Way, ...], projected: Tensor) -> tuple[_Step, ...] | None:
+def _steps(ways: tuple[Way, ...], projected: Tensor) -> tuple[Step, ...] | None:
     """The ways with their kernels; None where one has no backward pass of its own."""
     found = []
     for way in ways:
@@ -172,7 +103,7 @@ def _steps(ways: tuple[Way, ...], projected: Tensor) -> tuple[_Step, ...] | None
             return None
         if _sizing():
             convolve, scan = SizedConvolution(), SizedScan(cast(ScanBackend, scan))
-        found.append(_Step(cast(ConvBackend, convolve), cast(ScanBackend, scan), way.reverse, way.rows, way.add))
+        found.append(Step(cast(ConvBackend, convolve), cast(ScanBackend, scan), way.reverse, way.rows, way.add))
     return tuple(found)
 
 
@@ -182,12 +113,12 @@ def mix_ways(
     """What the ways put out together, and the state after each; for what `fusable` agrees to."""
     steps = _steps(ways, projected)
     assert steps is not None
-    of_mixers: dict[nn.Module, _Inputs] = {}
-    inputs: list[_Inputs] = []
+    of_mixers: dict[nn.Module, Inputs] = {}
+    inputs: list[Inputs] = []
     for way in ways:
         if way.mixer not in of_mixers:
-            of_mixers[way.mixer] = _inputs_of(way.mixer, projected.dtype)
-        inputs.append(_with_state(of_mixers[way.mixer], way.state, projected.dtype))
+            of_mixers[way.mixer] = inputs_of(way.mixer, projected.dtype)
+        inputs.append(with_state(of_mixers[way.mixer], way.state, projected.dtype))
     tensors = [tensor for one in inputs for tensor in one]
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in (projected, *tensors)):
         options = _Options(forgets("cheap"), forgets("projections"), ways[0].mixer.leaves_plainly())
@@ -200,45 +131,8 @@ def mix_ways(
     return y, after
 
 
-def _inputs_of(mixer: Mamba1, dtype: torch.dtype) -> _Inputs:
-    """Casts are recorded by autograd, each once."""
-    wide = torch.promote_types(dtype, torch.float32)
-    bias = mixer.conv1d.bias
-    x_weight, step_weight = _on_whole_pieces(
-        narrowed(mixer.x_proj.weight, dtype), narrowed(mixer.dt_proj.weight, dtype), mixer.d_state
-    )
-    return _Inputs(
-        taps=parameter(mixer.conv1d.weight.squeeze(1), wide),
-        tap_bias=None if bias is None else parameter(bias, wide),
-        tail=None,
-        x_weight=x_weight,
-        step_weight=step_weight,
-        A=parameter(-torch.exp(at_least_float32(mixer.A_log)), wide),
-        D=parameter(mixer.D, wide),
-        step_bias=parameter(mixer.dt_proj.bias, wide),
-        memory=None,
-    )
-
-
-def _on_whole_pieces(x_weight: Tensor, step_weight: Tensor, d_state: int) -> tuple[Tensor, Tensor]:
-    """With zeros that add nothing, where what `x_proj` gives, and the maps in it, would not begin on 16 bytes."""
-    rank, piece = step_weight.shape[1], max(1, 16 // step_weight.element_size())
-    if rank % piece == 0 or d_state % piece != 0:
-        return x_weight, step_weight
-    missing = -rank % piece
-    zeros = x_weight.new_zeros((missing, x_weight.shape[1]))
-    return torch.cat([x_weight[:rank], zeros, x_weight[rank:]]), F.pad(step_weight, (0, missing))
-
-
-def _with_state(inputs: _Inputs, state: LayerState | None, dtype: torch.dtype) -> _Inputs:
-    if state is None:
-        return inputs
-    tail, memory = parameter(state.conv, dtype), parameter(state.scan, inputs.A.dtype)
-    return inputs._replace(tail=tail, memory=memory)
-
-
 def _run(
-    steps: tuple[_Step, ...], projected: Tensor, inputs: list[_Inputs], options: _Options | None
+    steps: tuple[Step, ...], projected: Tensor, inputs: list[Inputs], options: _Options | None
 ) -> tuple[Tensor, list[Tensor], list[_Kept]]:
     """Outputs, the two states after each way, and what its backward pass keeps, if there is one (`options`)."""
     batch, length, width = projected.shape
@@ -253,7 +147,7 @@ def _run(
         )
         for n in passage:
             step, one, u, low = steps[n], inputs[n], convolved.pop(0), lows.pop(0)
-            delta = F.linear(_parts(low, one)[0], one.step_weight)
+            delta = F.linear(parts(low, one)[0], one.step_weight)
             arguments = step.scanned(u, delta, low, z, one)
             recorded = options is not None
             memory, saved = scan_into(step.scan, arguments, step.own(y), add=step.add, need_backward=recorded)
@@ -266,14 +160,14 @@ def _run(
     return y, states, kept
 
 
-def _passages(steps: tuple[_Step, ...]) -> list[range]:
+def _passages(steps: tuple[Step, ...]) -> list[range]:
     """Numbers of the ways over the same rows: one, or one and what adds to it."""
     starts = [number for number, step in enumerate(steps) if not step.add]
     return [range(*ends) for ends in pairwise([*starts, len(steps)])]
 
 
 def _convolve_and_project(
-    step: _Step, calls: list[ConvArguments], outputs: list[Tensor], weights: list[Tensor]
+    step: Step, calls: list[ConvArguments], outputs: list[Tensor], weights: list[Tensor]
 ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
     """As `_convolve`, and what `x_proj` makes of it."""
     if projects(step.convolve, calls, weights[0]):
@@ -282,7 +176,7 @@ def _convolve_and_project(
     return states, [F.linear(u, weight) for u, weight in zip(outputs, weights, strict=True)]
 
 
-def _convolve(step: _Step, calls: list[ConvArguments], outputs: list[Tensor]) -> tuple[Tensor, ...]:
+def _convolve(step: Step, calls: list[ConvArguments], outputs: list[Tensor]) -> tuple[Tensor, ...]:
     """The states after the convolutions of one passage; what they put out goes into `outputs`."""
     if len(calls) == 1:
         return (convolve_into(step.convolve, calls[0], outputs[0]),)
@@ -290,13 +184,13 @@ def _convolve(step: _Step, calls: list[ConvArguments], outputs: list[Tensor]) ->
 
 
 class _Inside(torch.autograd.Function):
-    """Inputs: the ways, what is made again, what `in_proj` gave, then the `_Inputs` of every way."""
+    """Inputs: the ways, what is made again, what `in_proj` gave, then the `Inputs` of every way."""
 
     @staticmethod
     def forward(
-        ctx: Any, steps: tuple[_Step, ...], options: _Options, projected: Tensor, *tensors: Tensor | None
+        ctx: Any, steps: tuple[Step, ...], options: _Options, projected: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        inputs = _grouped(tensors, _Inputs)
+        inputs = _grouped(tensors, Inputs)
         with torch.autocast(projected.device.type, enabled=False):
             y, states, kept = _run(steps, projected, inputs, options)
         ctx.save_for_backward(projected, *tensors, *(tensor for one in kept for tensor in one))
@@ -310,12 +204,12 @@ class _Inside(torch.autograd.Function):
         ctx: Any, grad_y: Tensor | None, *grad_states: Tensor | None
     ) -> tuple[Any, ...]:
         projected, *saved = ctx.saved_tensors
-        count = len(ctx.steps) * len(_Inputs._fields)
-        inputs, kept = _grouped(saved[:count], _Inputs), _grouped(saved[count:], _Kept)
+        count = len(ctx.steps) * len(Inputs._fields)
+        inputs, kept = _grouped(saved[:count], Inputs), _grouped(saved[count:], _Kept)
         del saved
         if grad_y is None:
             grad_y = torch.zeros_like(projected.chunk(2, dim=-1)[0], memory_format=torch.contiguous_format)
-        wanted = _grouped(ctx.needs_input_grad[3:], _Inputs)
+        wanted = _grouped(ctx.needs_input_grad[3:], Inputs)
         # Both halves of it are written by the kernels: `in_proj` differentiates one tensor.
         grad_projected = torch.empty(projected.shape, dtype=projected.dtype, device=projected.device)
         found: list[Tensor | None] = []
@@ -331,9 +225,9 @@ class _Inside(torch.autograd.Function):
 
 def _differentiate(
     projected: Tensor, grad_projected: Tensor, ways: list[tuple[Any, ...]], options: _Options
-) -> list[_Inputs]:
+) -> list[Inputs]:
     """The gradients of the inputs of ways over the same rows; that of what they read goes into `grad_projected`."""
-    step: _Step = ways[0][0]
+    step: Step = ways[0][0]
     (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
     calls = [step.convolution(x, inputs) for step, inputs, *_ in ways]
     convolved = [kept.u for _, _, kept, *_ in ways]
@@ -384,7 +278,7 @@ def _differentiate_projection(u: Tensor, one: Projected, wanted: Any) -> Tensor 
 
 
 def _differentiate_convolutions(
-    step: _Step, ways: list[Projected], grad_tails: list[Tensor | None], grad_x: Tensor
+    step: Step, ways: list[Projected], grad_tails: list[Tensor | None], grad_x: Tensor
 ) -> list[ConvGradients]:
     """The gradients of convolutions over the same rows, from the whole gradients of what they put out."""
     if len(ways) == 1:
@@ -400,8 +294,8 @@ def _differentiate_scan(
     z: Tensor,
     grad_z: Tensor,
     own: bool,
-    step: _Step,
-    inputs: _Inputs,
+    step: Step,
+    inputs: Inputs,
     kept: _Kept,
     grad_outputs: tuple[Tensor | None, ...],
     wanted: Any,
@@ -411,10 +305,10 @@ def _differentiate_scan(
     assert grad_y is not None
     low = kept.low
     assert low is not None
-    small = _parts(low, inputs)[0]
+    small = parts(low, inputs)[0]
     delta = F.linear(small, inputs.step_weight) if kept.delta is None else kept.delta
     grad_low = torch.empty(low.shape, dtype=low.dtype, device=low.device)
-    grad_small, grad_B, grad_C = _parts(grad_low, inputs)
+    grad_small, grad_B, grad_C = parts(grad_low, inputs)
     # What no one reads any more makes room for gradients.
     grad_y = step.own(grad_y)
     of_u = grad_y if own else torch.empty(u.shape, dtype=u.dtype, device=u.device)
@@ -427,7 +321,7 @@ def _differentiate_scan(
     of_scan = {"A": found.A, "D": found.D, "step_bias": found.delta_bias, "memory": found.initial_state}
     none: Any = None
     of_products: Any = {"x_weight": none, "step_weight": step_weight if wanted.step_weight else none}
-    return found.u, grad_low, _Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
+    return found.u, grad_low, Inputs(none, none, none, **of_products, **of_scan)  # type: ignore[arg-type]
 
 
 def _flat(rows: Tensor) -> Tensor:

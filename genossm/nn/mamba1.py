@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from genossm.core.errors import MethodError
 from genossm.nn.config import StackConfig
-from genossm.nn.fused import Way, fusable, mix_ways
+from genossm.nn.fused import fusable, mix_ways
 from genossm.nn.neighbours import Neighbours
 from genossm.nn.norm import at_least_float32, watched
 from genossm.nn.recompute import forgettable
 from genossm.nn.sized import sizing
 from genossm.nn.state import LayerState
 from genossm.nn.watching import notice_state
+from genossm.nn.ways import Way
 from genossm_kernels import causal_conv1d, selective_scan
 
 

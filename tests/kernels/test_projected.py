@@ -19,6 +19,13 @@ WAYS = {"earlier": (False,), "later": (True,), "both": (False, True), "swapped":
 ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few positions there are."""
+    monkeypatch.setattr(projected, "FEWEST", 1)
+    monkeypatch.setattr(skinny, "FEWEST", 1)
+
+
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Any:
     emulator = emulation.Emulator(tmp_path_factory.mktemp("emulation"))

@@ -13,6 +13,7 @@ from genossm.nn import Bidirectional, BothStrands, LayerState, Mamba1, Stack, St
 from genossm.nn.directions import build_mixer
 from genossm.nn.recompute import LEVELS, Recompute, recomputing
 from genossm.nn.watching import watching_states
+from genossm.nn.ways import on_whole_pieces
 from genossm.testing.models import enliven
 
 BOTH: dict[str, Any] = {"direction": "bidirectional", "objective": "masked"}
@@ -163,12 +164,12 @@ def test_without_a_gradient_the_same_outputs(name: str, calls: list[int]) -> Non
 def test_rows_of_x_proj_are_made_to_begin_on_16_bytes() -> None:
     g = torch.Generator().manual_seed(0)
     x_weight, step_weight = torch.randn((12 + 2 * 8, 32), generator=g), torch.randn((32, 12), generator=g)
-    found, steps = fused._on_whole_pieces(x_weight.bfloat16(), step_weight.bfloat16(), 8)
+    found, steps = on_whole_pieces(x_weight.bfloat16(), step_weight.bfloat16(), 8)
     assert torch.equal(torch.cat([found[:12], found[16:]]), x_weight.bfloat16())
     assert torch.equal(steps[:, :12], step_weight.bfloat16())
     assert not found[12:16].any()
     assert not steps[:, 12:].any()
-    for same, given in zip(fused._on_whole_pieces(x_weight, step_weight, 8), (x_weight, step_weight), strict=True):
+    for same, given in zip(on_whole_pieces(x_weight, step_weight, 8), (x_weight, step_weight), strict=True):
         assert same is given  # 12 of four bytes do
 
 

@@ -33,7 +33,7 @@ constexpr int PIECE = sizeof(piece_t) / sizeof(storage_t);
 constexpr int PADDED = (LOW + 15) / 16 * 16, DEEP = PADDED / 16;  // whole tiles of low
 // Rows lie an odd number of 16 bytes apart, so that eight of them are in different banks.
 constexpr int ROW = TILE + 8, LOW_ROW = PADDED + 8;
-constexpr int SLOTS = STEP * ROW * (1 + WAYS), WARP_STAGE = SLOTS + (LOW ? STEP * LOW_ROW * WAYS : 0), STAGE = WARP_STAGE * WARPS;
+constexpr int X_SLOTS = STEP * TILE, SLOTS = X_SLOTS + STEP * ROW * WAYS, WARP_STAGE = SLOTS + (LOW ? STEP * LOW_ROW * WAYS : 0), STAGE = WARP_STAGE * WARPS;
 constexpr int PACKED_WEIGHTS = DEEP * 8 * 32 * 2 * 2;  // storage_t of one W: 8 tiles of 8 channels, two words a lane
 constexpr int COLUMNS = TILE / WARPS / 8;  // tiles of 8 channels of W's gradient that a warp owns
 static_assert(COLUMNS == 2, "one load of four matrices");
@@ -81,14 +81,14 @@ struct Sources {
 #endif
     }
 };
-template <bool WHOLE>
+template <bool WHOLE, int SLOT_ROW>
 __device__ __forceinline__ void fetch_tile(const ProjectedParams& p, const storage_t* base, const storage_t* at, i64 row_stride,
                                            i64 position, storage_t* slot) {
 #pragma unroll
     for (int item = 0; item < STEP / 4; ++item) {
         const i64 row = position + 4 * item;
         const bool inside = WHOLE || (row >= 0 && row < p.length);
-        copy_async(reinterpret_cast<float4*>(slot + 4 * item * ROW), inside ? at + 4 * item * row_stride : base, inside);
+        copy_async(reinterpret_cast<float4*>(slot + 4 * item * SLOT_ROW), inside ? at + 4 * item * row_stride : base, inside);
     }
 }
 #if LOW
@@ -106,16 +106,16 @@ __device__ __forceinline__ void fetch_low(const ProjectedParams& p, const storag
 // What a warp reads of a step: x ahead of it by AFTER rows, the gradients of u and of low of either way.
 template <bool WHOLE>
 __device__ __forceinline__ void fetch_step(const ProjectedParams& p, int lane, Sources& from, storage_t* stage, i64 start) {
-    storage_t* slot = stage + lane / 8 * ROW + lane % 8 * 8;
+    storage_t* slot = stage + X_SLOTS + lane / 8 * ROW + lane % 8 * 8;
     const i64 row = start + lane / 8;
-    fetch_tile<WHOLE>(p, p.x, from.x, p.x_row, row + AFTER, slot);
+    fetch_tile<WHOLE, TILE>(p, p.x, from.x, p.x_row, row + AFTER, stage + lane / 8 * TILE + lane % 8 * 8);
     from.x += STEP * p.x_row;
 #if FIRST
-    fetch_tile<WHOLE>(p, p.x, from.grads[0], p.grad_first_row, row, slot + STEP * ROW);
+    fetch_tile<WHOLE, ROW>(p, p.x, from.grads[0], p.grad_first_row, row, slot);
     from.grads[0] += STEP * p.grad_first_row;
 #endif
 #if SECOND
-    fetch_tile<WHOLE>(p, p.x, from.grads[FIRST], p.grad_second_row, row, slot + WAYS * STEP * ROW);
+    fetch_tile<WHOLE, ROW>(p, p.x, from.grads[FIRST], p.grad_second_row, row, slot + FIRST * STEP * ROW);
     from.grads[FIRST] += STEP * p.grad_second_row;
 #endif
 #if LOW
@@ -210,7 +210,7 @@ __device__ __forceinline__ void add_products(const Work& work, const storage_t* 
     for (int warp = 0; warp < WARPS; ++warp) {
         const storage_t* of_warp = stage + warp * WARP_STAGE;
         const storage_t* low = of_warp + SLOTS + way * STEP * LOW_ROW;
-        const storage_t* u = of_warp + (1 + way) * STEP * ROW;
+        const storage_t* u = of_warp + X_SLOTS + way * STEP * ROW;
         unsigned right[4];
         load_matrices<true>(right, u + (eights % 2 * 8 + row) * ROW + work.warp * 16 + eights / 2 * 8);
 #pragma unroll
@@ -307,14 +307,14 @@ __device__ __forceinline__ void convolve_step(const ProjectedParams& p, const Wo
 #endif
 #pragma unroll
         for (int k = 0; k < GROUP; ++k) {
-            unsigned* slot = slots + (start + k) * WORDS;
-            unpack_two(*slot, window[AROUND + k]);
+            unpack_two(slots[(start + k) * (TILE / 2)], window[AROUND + k]);
+            unsigned* slot = slots + X_SLOTS / 2 + (start + k) * WORDS;
             // The second way's share comes first where there are two: it opens the last row.
 #if SECOND
-            pass_back<OWN, true>(second, window, pending, k, slot + WAYS * STEP * WORDS);
+            pass_back<OWN, true>(second, window, pending, k, slot + FIRST * STEP * WORDS);
 #endif
 #if FIRST
-            pass_back<OWN, false>(first, window, pending, k, slot + STEP * WORDS);
+            pass_back<OWN, false>(first, window, pending, k, slot);
 #endif
             const int done = offset + start + k - BEFORE;
             if (static_cast<unsigned>(done) < static_cast<unsigned>(work.count)) {
@@ -401,7 +401,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) pass_back_projecte
 #if LOW
 #pragma unroll
         for (int way = 0; way < WAYS; ++way)
-            add_projected(work.lane, stage + (1 + way) * STEP * ROW, stage + SLOTS + way * STEP * LOW_ROW,
+            add_projected(work.lane, stage + X_SLOTS + way * STEP * ROW, stage + SLOTS + way * STEP * LOW_ROW,
                           packed + way * PACKED_WEIGHTS / 2);
         __syncwarp();
 #endif

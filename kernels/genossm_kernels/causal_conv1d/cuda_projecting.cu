@@ -17,17 +17,12 @@ struct ProjectingParams {
 };
 
 constexpr int THREADS = 32 * WARPS, TILE = 64, STEP = 16, WAYS = FIRST + SECOND, CHANNELS = WARPS * TILE;
-constexpr int TAIL = WIDTH - 1, BEFORE = FIRST ? TAIL : 0, AFTER = SECOND ? TAIL : 0, AROUND = BEFORE + AFTER;
+constexpr int TAIL = WIDTH - 1;
 constexpr int PADDED = (LOW + 15) / 16 * 16, PAIRS = PADDED / 16, DEEP = TILE / 16;
 // Rows lie an odd number of 16 bytes apart, so that eight of them are in different banks.
 constexpr int ROW = TILE + 8, SLOTS = STEP * ROW, STAGE = SLOTS * WARPS;
 constexpr int SUM_ROW = PADDED + 8, SUMS = STEP * SUM_ROW;
 constexpr int PACKED_WEIGHTS = WARPS * DEEP * PAIRS * 32 * 4;  // words of one W
-
-struct Work {
-    int batch, channel, lane, warp;
-    i64 first, last;
-};
 
 __device__ __forceinline__ void pack_weights(const storage_t* into, unsigned* packed) {
     for (int item = threadIdx.x; item < PACKED_WEIGHTS; item += THREADS) {
@@ -64,7 +59,7 @@ struct Taps {
         }
     }
 };
-typedef float Rows[GROUP + AROUND][2];
+typedef float Rows[GROUP + TAIL][2];
 
 template <bool LATER>
 __device__ __forceinline__ unsigned convolved(const Taps& taps, const Rows& window, int k) {
@@ -73,7 +68,7 @@ __device__ __forceinline__ unsigned convolved(const Taps& taps, const Rows& wind
     for (int c = 0; c < 2; ++c) {
         float sum = taps.bias[c];
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) sum = fmaf(taps.weight[i][c], window[LATER ? k + BEFORE + TAIL - i : k + i][c], sum);
+        for (int i = 0; i < WIDTH; ++i) sum = fmaf(taps.weight[i][c], window[LATER ? k + TAIL - i : k + i][c], sum);
         y[c] = sum * sigmoid(sum);
     }
     return pack_two(y[0], y[1]);
@@ -104,102 +99,87 @@ __device__ __forceinline__ void share(int lane, const float (&sums)[PAIRS][2][4]
                     make_float2(sums[pair][tile][2 * half], sums[pair][tile][2 * half + 1]);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) convolve_projecting(const ProjectingParams p) {
-    GENOSSM_SHARED(shared);
+// One way's blocks. LATER: taps meet later positions.
+template <bool LATER>
+__device__ __forceinline__ void walk(const ProjectingParams& p, int block, float* shared) {
+    constexpr int BEFORE = LATER ? 0 : TAIL, AFTER = LATER ? TAIL : 0;
     unsigned* packed = reinterpret_cast<unsigned*>(shared);
-    float* shares = shared + WAYS * PACKED_WEIGHTS;  // (ways, warps, rows, columns)
-    storage_t* stages = reinterpret_cast<storage_t*>(shares + WAYS * WARPS * SUMS);
-    Work work;
-    work.lane = threadIdx.x % 32, work.warp = threadIdx.x / 32, work.channel = work.warp * TILE + 2 * work.lane;
-    work.batch = static_cast<int>(blockIdx.x) / p.chunks;
-    work.first = static_cast<i64>(static_cast<int>(blockIdx.x) % p.chunks) * p.run;
-    work.last = min(work.first + p.run, p.length);
-    storage_t* mine = stages + work.warp * SLOTS;
-    storage_t* other = mine + STAGES * STAGE;  // the second of two results
-    const int lane = work.lane;
-    Taps first, second;
-    if (FIRST) {
-        pack_weights(p.into_first, packed);
-        first.load(work.channel, p.first, p.first_bias);
-    }
-    if (SECOND) {
-        pack_weights(p.into_second, packed + FIRST * PACKED_WEIGHTS);
-        second.load(work.channel, p.second, p.second_bias);
-    }
-    const storage_t* x = p.x + work.batch * p.x_batch;
-    float history[AROUND][2];
+    float* shares = shared + PACKED_WEIGHTS;  // (warps, rows, columns)
+    storage_t* stages = reinterpret_cast<storage_t*>(shares + WARPS * SUMS);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = warp * TILE + 2 * lane, batch = block / p.chunks;
+    const i64 begin = static_cast<i64>(block % p.chunks) * p.run, end = min(begin + p.run, p.length);
+    storage_t* mine = stages + warp * SLOTS;
+    Taps taps;
+    pack_weights(LATER ? p.into_second : p.into_first, packed);
+    taps.load(channel, LATER ? p.second : p.first, LATER ? p.second_bias : p.first_bias);
+    const storage_t* x = p.x + batch * p.x_batch;
+    float history[TAIL][2];
 #pragma unroll
-    for (int j = 0; j < AROUND; ++j) {
-        const i64 position = work.first - BEFORE + j;
+    for (int j = 0; j < TAIL; ++j) {
+        const i64 position = begin - BEFORE + j;
         unsigned bits = 0u;
-        if (position >= 0 && position < p.length) bits = *reinterpret_cast<const unsigned*>(x + position * p.x_row + work.channel);
+        if (position >= 0 && position < p.length) bits = *reinterpret_cast<const unsigned*>(x + position * p.x_row + channel);
         unpack_two(bits, history[j]);
     }
-    Source from = {x + (work.first + AFTER + lane / 8) * p.x_row + work.warp * TILE + lane % 8 * 8};
+    Source from = {x + (begin + AFTER + lane / 8) * p.x_row + warp * TILE + lane % 8 * 8};
 #pragma unroll
-    for (int ahead = 0; ahead < STAGES; ++ahead) from.fetch(p, lane, mine + ahead * STAGE, work.first + AFTER + ahead * STEP);
-    storage_t* y_first = p.y_first + work.batch * p.y_first_batch + work.first * p.y_first_row + work.channel;
-    storage_t* y_second = p.y_second + work.batch * p.y_second_batch + work.first * p.y_second_row + work.channel;
-    const unsigned* weights = packed + work.warp * DEEP * PAIRS * 128;
+    for (int ahead = 0; ahead < STAGES; ++ahead) from.fetch(p, lane, mine + ahead * STAGE, begin + AFTER + ahead * STEP);
+    const i64 y_row = LATER ? p.y_second_row : p.y_first_row;
+    storage_t* y = (LATER ? p.y_second : p.y_first) + batch * (LATER ? p.y_second_batch : p.y_first_batch) + begin * y_row + channel;
+    storage_t* low = (LATER ? p.low_second : p.low_first) + batch * p.length * LOW;
+    const unsigned* weights = packed + warp * DEEP * PAIRS * 128;
     int turn = 0;
     __syncthreads();
 #pragma unroll 1
-    for (i64 start = work.first; start < work.last; start += STEP) {
+    for (i64 start = begin; start < end; start += STEP) {
         await_copies<STAGES - 1>();
         __syncwarp();
         unsigned* slots = reinterpret_cast<unsigned*>(mine + turn * STAGE) + lane;
-        unsigned* others = reinterpret_cast<unsigned*>(other) + lane;
 #pragma unroll 1
         for (int group = 0; group < STEP; group += GROUP) {
             Rows window;
 #pragma unroll
-            for (int j = 0; j < AROUND; ++j) window[j][0] = history[j][0], window[j][1] = history[j][1];
+            for (int j = 0; j < TAIL; ++j) window[j][0] = history[j][0], window[j][1] = history[j][1];
 #pragma unroll
             for (int k = 0; k < GROUP; ++k) {
-                const int at = (group + k) * (ROW / 2);
-                unpack_two(slots[at], window[AROUND + k]);
-                const bool inside = start + group + k < work.last;
-#if FIRST
-                const unsigned one = convolved<false>(first, window, k);
-                slots[at] = one;  // u lies where x was
-                if (inside) *reinterpret_cast<unsigned*>(y_first) = one;
-                y_first += p.y_first_row;
-#endif
-#if SECOND
-                const unsigned two = convolved<true>(second, window, k);
-                (FIRST ? others : slots)[at] = two;
-                if (inside) *reinterpret_cast<unsigned*>(y_second) = two;
-                y_second += p.y_second_row;
-#endif
+                unsigned& slot = slots[(group + k) * (ROW / 2)];
+                unpack_two(slot, window[TAIL + k]);
+                const unsigned u = convolved<LATER>(taps, window, k);
+                slot = u;  // u lies where x was
+                if (start + group + k < end) *reinterpret_cast<unsigned*>(y) = u;
+                y += y_row;
             }
 #pragma unroll
-            for (int j = 0; j < AROUND; ++j) history[j][0] = window[GROUP + j][0], history[j][1] = window[GROUP + j][1];
+            for (int j = 0; j < TAIL; ++j) history[j][0] = window[GROUP + j][0], history[j][1] = window[GROUP + j][1];
         }
         __syncwarp();
-        float sums[WAYS][PAIRS][2][4] = {};
-#pragma unroll
-        for (int way = 0; way < WAYS; ++way)
-            project(lane, way == 0 ? mine + turn * STAGE : other, weights + way * PACKED_WEIGHTS, sums[way]);
+        float sums[PAIRS][2][4] = {};
+        project(lane, mine + turn * STAGE, weights, sums);
         __syncthreads();  // the sums of the step before are read
-#pragma unroll
-        for (int way = 0; way < WAYS; ++way) share(lane, sums[way], shares + (way * WARPS + work.warp) * SUMS);
+        share(lane, sums, shares + warp * SUMS);
         from.fetch(p, lane, mine + turn * STAGE, start + AFTER + STAGES * STEP);
         __syncthreads();
-        for (int index = threadIdx.x; index < WAYS * STEP * LOW / 2; index += THREADS) {
-            const int column = index % (LOW / 2) * 2, row = index / (LOW / 2) % STEP, way = index / (LOW / 2 * STEP);
-            const float* at = shares + way * WARPS * SUMS + row * SUM_ROW + column;
+        for (int index = threadIdx.x; index < STEP * LOW / 2; index += THREADS) {
+            const int column = index % (LOW / 2) * 2, row = index / (LOW / 2);
+            const float* at = shares + row * SUM_ROW + column;
             float total[2] = {0.f, 0.f};
 #pragma unroll
-            for (int warp = 0; warp < WARPS; ++warp) {
-                const float2 part = *reinterpret_cast<const float2*>(at + warp * SUMS);
+            for (int other = 0; other < WARPS; ++other) {
+                const float2 part = *reinterpret_cast<const float2*>(at + other * SUMS);
                 total[0] += part.x, total[1] += part.y;
             }
-            storage_t* low = FIRST && way == 0 ? p.low_first : p.low_second;
-            if (start + row < work.last)
-                *reinterpret_cast<unsigned*>(low + (work.batch * p.length + start + row) * LOW + column) = pack_two(total[0], total[1]);
+            if (start + row < end) *reinterpret_cast<unsigned*>(low + (start + row) * LOW + column) = pack_two(total[0], total[1]);
         }
         turn = turn + 1 == STAGES ? 0 : turn + 1;
     }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) convolve_projecting(const ProjectingParams p) {
+    GENOSSM_SHARED(shared);
+    const int block = static_cast<int>(blockIdx.x);
+    // Neighbouring blocks take both ways of the same rows.
+    if (SECOND && (!FIRST || block % 2 == 1)) walk<true>(p, block / WAYS, shared);
+    else walk<false>(p, block / WAYS, shared);
 }
 
 GENOSSM_KERNEL(convolve_projecting, ProjectingParams)

@@ -19,6 +19,7 @@ from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvGradients
 
 _SOURCE = Path(__file__).parent / "cuda_projected.cu"
 _DTYPES = {torch.bfloat16: 1, torch.float16: 2}
+FEWEST = 1 << 15  # positions: with fewer a call takes longer on the host
 _WIDEST, _WIDEST_OF_BOTH, _MOST_COLUMNS = 16, 4, 64
 _WARPS, _TILE, _STEP, _PIECE = 4, 64, 16, 8
 _GROUP = 8
@@ -68,17 +69,18 @@ def fits(backend: Any, calls: list[ConvArguments], into: Tensor | None) -> bool:
 
     into: the W of one of them, which are alike, if there is one.
     """
-    if not hasattr(backend, "launcher_for") or calls[0].x.dtype not in _DTYPES:
+    x = calls[0].x
+    if not hasattr(backend, "launcher_for") or x.dtype not in _DTYPES or x.shape[0] * x.shape[1] < FEWEST:
         return False
     ways = [call.reverse for call in calls]
     channels, width = calls[0].weight.shape
     plain = all(call.silu and call.initial_state is None and call.seq_idx is None for call in calls)
     same = all(call.weight.shape == (channels, width) for call in calls)
     sizes = 1 < width <= _WIDEST and channels % _TILE == 0
-    rows = _whole(calls[0].x) and calls[0].x.shape[1] >= width
+    rows = _whole(x) and x.shape[1] >= width
     if into is not None:
         sizes = sizes and into.shape[0] % 4 == 0 and into.shape[0] <= _MOST_COLUMNS
-        rows = rows and into.dtype == calls[0].x.dtype
+        rows = rows and into.dtype == x.dtype
     return ways in _WAYS and plain and same and sizes and rows
 
 
@@ -199,5 +201,5 @@ def _shared_bytes(ways: int, columns: int) -> int:
     """As cuda_projected.cu lays it out."""
     padded = -(-columns // 16) * 16
     weights = ways * padded // 16 * 8 * 32 * 2 * 4
-    stage = _STEP * (_TILE + 8) * (1 + ways) + (_STEP * (padded + 8) * ways if columns else 0)
+    stage = _STEP * (_TILE + (_TILE + 8) * ways) + (_STEP * (padded + 8) * ways if columns else 0)
     return weights + 2 * _WARPS * stage * 2

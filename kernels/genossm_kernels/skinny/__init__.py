@@ -14,6 +14,7 @@ _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _DTYPES = {torch.bfloat16: 1, torch.float16: 2}
 _TILE, _STEP, _PADDED, _PIECE = 64, 16, 16, 8
 _MOST_WARPS = 16
+FEWEST = 1 << 15  # rows: with fewer a call takes longer on the host
 _STAGES = 3
 
 _POINTERS = ("grad_wide", "narrow", "weight", "grad_narrow", "partial")
@@ -65,7 +66,7 @@ def backward_skinny(
 
 def fits(backend: Any, grad_wide: Tensor, narrow: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes these; else there are two matrix products."""
-    if not hasattr(backend, "launcher_for") or weight.dtype not in _DTYPES:
+    if not hasattr(backend, "launcher_for") or weight.dtype not in _DTYPES or len(grad_wide) < FEWEST:
         return False
     channels, rank = weight.shape
     sizes = channels % _TILE == 0 and channels // _TILE <= _MOST_WARPS and rank % 4 == 0 and rank <= _PADDED
