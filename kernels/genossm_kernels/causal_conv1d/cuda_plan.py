@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import operator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from genossm_kernels._cuda.launch import Launcher, Module
 from genossm_kernels._cuda.program import Launch
@@ -55,6 +58,10 @@ class Rows(NamedTuple):
     start: int  # addresses, or-ed
     strides: tuple[tuple[int, ...], ...]
 
+    @classmethod
+    def of(cls, *tensors: Tensor) -> Rows:
+        return cls(functools.reduce(operator.or_, (t.data_ptr() for t in tensors)), tuple(t.stride() for t in tensors))
+
     def whole(self, elements: int, size: int) -> bool:
         """Whether all rows begin on pieces of so many elements of `size` bytes."""
         return self.start % (elements * size) == 0 and all(
@@ -71,7 +78,7 @@ class Plan(NamedTuple):
 
 def forward_plan(launcher: Launcher, a: ConvArguments, rows: Rows) -> Plan:
     width = a.weight.shape[1]
-    if _fits(a, rows):
+    if fits(a, rows):
         return _wide(launcher, a, "convolve_wide", _forward_shape(width), 1)[0]
     return _narrow(launcher, a, rows, "convolve", 2)[0]
 
@@ -79,7 +86,7 @@ def forward_plan(launcher: Launcher, a: ConvArguments, rows: Rows) -> Plan:
 def backward_plan(launcher: Launcher, a: ConvArguments, rows: Rows, *, states: bool, add: bool) -> Plan:
     """states: there is an initial state, or a gradient of the final one."""
     width, tensors, adding = a.weight.shape[1], 3 if add else 2, (("ADD", 1),) if add else ()
-    if _fits(a, rows) and not states:
+    if fits(a, rows) and not states:
         plan, module = _wide(launcher, a, "convolve_wide_gradients", _backward_shape(width, add=add), tensors, adding)
     else:
         plan, module = _narrow(launcher, a, rows, "convolve_gradients", 4, adding)
@@ -114,14 +121,14 @@ def _narrow(
     return Plan(p, [module.bind(kernel, blocks, _THREADS, 0, ctypes.sizeof(p))]), module
 
 
-def _fits(a: ConvArguments, rows: Rows) -> bool:
+def fits(a: ConvArguments, rows: Rows) -> bool:
     """Whether cuda_wide.cu does such a call: all in pieces of 16 bytes, no packed sequences."""
     size = a.x.element_size()
     taps = _FEWEST_TAPS <= a.weight.shape[1] <= _MOST_TAPS
     return taps and a.seq_idx is None and _block_length(a) * size % 16 == 0 and rows.whole(16 // size, size)
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """Of what registers and shared memory hold."""
 
     piece: int  # channels of a lane
@@ -129,42 +136,63 @@ class _Shape(NamedTuple):
     stages: int  # steps in shared memory
 
 
-def _forward_shape(width: int) -> _Shape:
+def _forward_shape(width: int) -> Shape:
     if width <= 24:
-        return _Shape(2, 16 if width <= 16 else 12, 3)
-    return _Shape(2, 8, 3)
+        return Shape(2, 16 if width <= 16 else 12, 3)
+    return Shape(2, 8, 3)
 
 
-def _backward_shape(width: int, *, add: bool) -> _Shape:
+def _backward_shape(width: int, *, add: bool) -> Shape:
     if width <= 12:
-        return _Shape(2, 12, 2)
+        return Shape(2, 12, 2)
     if width <= 16:
-        return _Shape(2, 8, 2) if add else _Shape(1, 16, 3)
-    return _Shape(1, 12 if width <= 24 else 8, 2)
+        return Shape(2, 8, 2) if add else Shape(1, 16, 3)
+    return Shape(1, 12 if width <= 24 else 8, 2)
 
 
-def _wide(
-    launcher: Launcher, a: ConvArguments, kernel: str, shape: _Shape, tensors: int, macros: _Macros = ()
-) -> tuple[Plan, Module]:
-    """tensors: whose rows wait in shared memory."""
-    width, tile, warps = a.weight.shape[1], 32 * shape.piece, 4
+class Shared(NamedTuple):
+    """How warps share out a sequence, and what launches them."""
+
+    module: Module
+    blocks: int
+    threads: int
+    shared_bytes: int
+    tiles: int  # of a block of channels
+    run: int
+    runs: int
+
+
+def plan_runs(
+    launcher: Launcher, a: ConvArguments, kernel: tuple[Path, str], shape: Shape, tensors: int, macros: _Macros = ()
+) -> Shared:
+    """kernel: its source and name.   tensors: whose rows wait in shared memory."""
+    width, tile, warps, length = a.weight.shape[1], 32 * shape.piece, 4, a.x.shape[1]
     step = width * -(-_FEWEST_ROWS // width)
     bytes_of_warp = shape.stages * tensors * step * tile * a.x.element_size()
     while warps > 1 and warps * bytes_of_warp > launcher.shared_bytes_per_block:
         warps //= 2
     own = (("BLOCKS", shape.warps // warps), ("PIECE", shape.piece), ("STAGES", shape.stages), ("WARPS", warps))
-    module = launcher.module(WIDE, (*_call_macros(a), *own, *macros))
+    module = launcher.module(kernel[0], (*_call_macros(a), *own, *macros))
     threads, shared = 32 * warps, warps * bytes_of_warp
-    p = _parameters(a, tile)
-    tiles = p.batch * p.blocks * p.pieces_per_block
+    tiles_of_block = -(-_block_length(a) // tile)
+    tiles = a.x.shape[0] * len(a.reverse) * tiles_of_block
     # As many runs as the device holds at once, or some times that: each costs a step of rows besides its own.
-    at_once = max(1, warps * module.resident_blocks(kernel, threads, shared) // tiles)
-    runs = at_once * -(-p.length // (at_once * _LONGEST_RUN))
-    p.chunk = max(4 * width, -(-p.length // runs))
-    p.chunk += -p.chunk % step  # whole steps
-    p.chunks = -(-p.length // p.chunk)
-    blocks = -(-tiles * p.chunks // warps)
-    return Plan(p, [module.bind(kernel, blocks, threads, shared, ctypes.sizeof(p))]), module
+    at_once = max(1, warps * module.resident_blocks(kernel[1], threads, shared) // tiles)
+    runs = at_once * -(-length // (at_once * _LONGEST_RUN))
+    run = max(4 * width, -(-length // runs))
+    run += -run % step  # whole steps
+    runs = -(-length // run)
+    return Shared(module, -(-tiles * runs // warps), threads, shared, tiles_of_block, run, runs)
+
+
+def _wide(
+    launcher: Launcher, a: ConvArguments, kernel: str, shape: Shape, tensors: int, macros: _Macros = ()
+) -> tuple[Plan, Module]:
+    shared = plan_runs(launcher, a, (WIDE, kernel), shape, tensors, macros)
+    p = _parameters(a, 32 * shape.piece)
+    p.chunk, p.chunks = shared.run, shared.runs
+    launch = shared.module.bind(kernel, shared.blocks, shared.threads, shared.shared_bytes, ctypes.sizeof(p))
+    return Plan(p, [launch]), shared.module
 
 
 def _block_length(a: ConvArguments) -> int:
