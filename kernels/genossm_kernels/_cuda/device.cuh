@@ -204,15 +204,18 @@ __device__ __forceinline__ void fetch_cell(cell_t* slot, const storage_t* source
         for (int k = 0; k < 4; ++k) target[k] = k < count ? source[k] : static_cast<storage_t>(0);
     }
 }
-template <bool WHOLE>
+// ONCE: nothing reads it soon, and so it leaves the cache first.
+template <bool WHOLE, bool ONCE = false>
 __device__ __forceinline__ void store_cell(storage_t* target, int count, const float (&values)[4]) {
     if (WHOLE) {
         if (count <= 0) return;
 #if DTYPE == 0
-        *reinterpret_cast<float4*>(target) = make_float4(values[0], values[1], values[2], values[3]);
+        const float4 cell = make_float4(values[0], values[1], values[2], values[3]);
 #else
-        *reinterpret_cast<uint2*>(target) = make_uint2(pack_two(values[0], values[1]), pack_two(values[2], values[3]));
+        const uint2 cell = make_uint2(pack_two(values[0], values[1]), pack_two(values[2], values[3]));
 #endif
+        if (ONCE) __stcs(reinterpret_cast<cell_t*>(target), cell);
+        else *reinterpret_cast<cell_t*>(target) = cell;
     } else {
 #pragma unroll
         for (int k = 0; k < 4; ++k)

@@ -128,6 +128,7 @@ inline ThreadIndex threadIdx;
 #define GENOSSM_SHARED(name) float* name = reinterpret_cast<float*>(emulation::shared)
 
 inline void __threadfence() {}
+template <class T> inline void __stcs(T* target, const T& value) { *target = value; }
 inline void __syncwarp() { emulation::meet(emulation::my_warp(), emulation::WARP); }
 inline void __syncthreads() { emulation::meet(emulation::block_meeting, emulation::block_threads); }
 inline float __shfl_xor_sync(unsigned, float value, int mask) {

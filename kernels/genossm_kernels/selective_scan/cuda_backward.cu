@@ -5,9 +5,9 @@
 #include "cuda_common.cuh"
 
 // Further macros: BACKWARD_WARPS of a block of `gradients` and the BACKWARD_BLOCKS that a multiprocessor is to hold.
-constexpr int T = 8;      // times of a tile, of which a thread keeps every state
+constexpr int T = 8;      // times of a tile, whose rows are fetched and written together
 constexpr int S = 16;     // times of a tile of the forward sweep; a multiple of T
-constexpr int GROUP = 4;  // times whose outputs are summed over the states together
+constexpr int HALF = 4;   // times of half a tile, of which a thread keeps every state and decay
 
 // Rows are taken in cells of four neighbours at one time, each fetched, converted and written by one lane.
 template <int TIMES, int COLUMNS>
@@ -141,16 +141,17 @@ __device__ __forceinline__ void store_owned(const float (&values)[COUNT], int ow
 }
 
 // Floats of shared memory of a warp; the host computes the same. Six rows of channels a time or the sweep's two, B and
-// C, what each lane adds to the gradients of B and C, constants, sums over time, and fetched cells: two stages of u delta grad_y z B C and the state
-// before the tile, or one of the sweep's u delta B.
+// C, what each lane adds to the gradients of B and C, constants, sums over time, and fetched cells: two stages of u delta
+// grad_y z B C and the states before the halves of a tile, or one stage of the sweep's u delta B.
 constexpr int MAP_FLOATS = T * 2 * 128;
 constexpr int ROW_FLOATS = (6 * T > 2 * S ? 6 * T : 2 * S) * WARP_CHANNELS;
 constexpr int SLOT = ChannelCells<T>::SLOT, MAP_SLOT = MapCells<T>::SLOT;
-constexpr int STATE_SLOT = 4 * SLOT + 2 * MAP_SLOT, STAGE = STATE_SLOT + 128 * LANE_CHANNELS;
+constexpr int STAGE = 4 * SLOT + 2 * MAP_SLOT, STATE_SLOT = 128 * LANE_CHANNELS;
 constexpr int SWEEP_SLOT = ChannelCells<S>::SLOT, SWEEP_FLOATS = 2 * SWEEP_SLOT + MapCells<S>::SLOT;
-constexpr int SLOT_FLOATS = 2 * STAGE > SWEEP_FLOATS ? 2 * STAGE : SWEEP_FLOATS;
-constexpr int SUM_FLOATS = 2 * 128;
+constexpr int TILE_SLOTS = 2 * STAGE + T / HALF * STATE_SLOT;
+constexpr int SLOT_FLOATS = TILE_SLOTS > SWEEP_FLOATS ? TILE_SLOTS : SWEEP_FLOATS;
 constexpr int MAP_ROWS = (S > 2 * T ? S : 2 * T) * PADDED_STATE;
+constexpr int SUM_FLOATS = 2 * 128;
 constexpr int GRADIENT_FLOATS = ROW_FLOATS + MAP_ROWS + MAP_FLOATS + 2 * WARP_CHANNELS + SUM_FLOATS + SLOT_FLOATS;
 
 // Where the two gradients of thread `sum` go: half a group of four states of B or of C, `time` from the first row.
@@ -161,7 +162,7 @@ __device__ __forceinline__ float2* map_at(float* rows, const Tile& tile, int tim
 }
 
 // All gradients. A block walks one segment from its end, checkpoint by checkpoint: it sweeps forward leaving the state
-// before each tile in scratch, then takes the tiles backward. The warps are neighbouring tiles of channels of one run.
+// before each half tile in scratch, then takes the tiles backward. The warps are neighbouring tiles of channels of one run.
 extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCKS) gradients(const ScanParams p) {
     GENOSSM_SHARED(shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -169,9 +170,8 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
     float* steps = shared + warp * GRADIENT_FLOATS;
     float* inputs = steps + T * WARP_CHANNELS;
     float* dy = inputs + T * WARP_CHANNELS;
-    float* scan_y = dy + T * WARP_CHANNELS;       // <C, h>
-    float* input_sum = scan_y + T * WARP_CHANNELS;  // sum over states of g B
-    float* step_sum = input_sum + T * WARP_CHANNELS;  // sum over states of A a g h
+    float* scan_y = dy + T * WARP_CHANNELS;  // <C, h>
+    float* sums = scan_y + T * WARP_CHANNELS;  // over states: g B, then A a g h at a distance of T rows
     float* sweep_inputs = steps + S * WARP_CHANNELS;
     float* B = steps + ROW_FLOATS;
     float* C = B + T * PADDED_STATE;
@@ -180,20 +180,21 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
     float* skip = bias + WARP_CHANNELS;
     float* time_sums = skip + WARP_CHANNELS + 4 * lane;  // of the lane's cells, for the gradients of D and of the bias
     float* slots = skip + WARP_CHANNELS + SUM_FLOATS;
+    float* state_slots = slots + 2 * STAGE;
     float* sweep_u_slots = slots + SWEEP_SLOT;
     float* sweep_B_slots = sweep_u_slots + SWEEP_SLOT;
 
     const i64 checkpoints = (p.length + p.checkpoint - 1) / p.checkpoint;
     const int parts = p.runs * p.parts_per_run;
     const i64 items = static_cast<i64>(p.batch) * p.segments * parts;
-    const int tiles_in_checkpoint = p.checkpoint / T;
+    const int states_in_checkpoint = p.checkpoint / HALF;
     float4* scratch = reinterpret_cast<float4*>(p.scratch) +
-                      (static_cast<i64>(blockIdx.x) * BACKWARD_WARPS + warp) * tiles_in_checkpoint * 32 * LANE_CHANNELS + lane;
-    const int owned_output = owned_index<LANE_CHANNELS * GROUP>(lane, 16, STATE_LANES);
+                      (static_cast<i64>(blockIdx.x) * BACKWARD_WARPS + warp) * states_in_checkpoint * 32 * LANE_CHANNELS + lane;
+    const int owned_output = owned_index<LANE_CHANNELS * HALF>(lane, 16, STATE_LANES);
     const int owned_sum = owned_index<2 * LANE_CHANNELS>(lane, 16, STATE_LANES);
     // Two threads add up four neighbouring gradients of B or C at one time, half of the lanes that hold parts of them each.
     constexpr int SUMS = T * 4 * STATE_LANES, SUM_ROUNDS = (SUMS + 32 * BACKWARD_WARPS - 1) / (32 * BACKWARD_WARPS);
-    constexpr int HALF = CHANNEL_LANES / 2;
+    constexpr int HALF_LANES = CHANNEL_LANES / 2;
     const int run_tiles = (p.channels / p.runs + WARP_CHANNELS - 1) / WARP_CHANNELS;
     const int walks = (run_tiles + p.parts_per_run * BACKWARD_WARPS - 1) / (p.parts_per_run * BACKWARD_WARPS);
 
@@ -234,6 +235,8 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
             const Stream C_rows = stream_of(p, tile, p.C + tile.group * p.C_group, p.C_batch, p.C_row, block_time);
             const i64 block_row = batch * p.length + position(p, tile, block_time);
             const int out_step = row_step(tile, p.channels);
+            storage_t* const grad_z_rows = p.grad_z + batch * p.grad_z_batch + position(p, tile, block_time) * p.grad_z_row;
+            const int grad_z_step = row_step(tile, p.grad_z_row);
             float* const map_rows =
                 p.map_partial + (static_cast<i64>(part) * p.batch * p.length + block_row) * 2 * PADDED_STATE;
             const float zeros[4] = {0.f, 0.f, 0.f, 0.f};
@@ -265,28 +268,40 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                     const unsigned resets = load_resets(p, tile, block_time + start, times, lane);
                     __syncwarp();
                     fetch(start + S);
-#pragma unroll 4
-                    for (int t = 0; t < S; ++t) {
-                        if (t % T == 0 && t < times) {
+#pragma unroll 1
+                    for (int tile_start = 0; tile_start < S && start + tile_start < tiles * T; tile_start += T) {
+#pragma unroll
+                        for (int k = 0; k < T; ++k) {
+                            const int t = tile_start + k;
+                            if (k % HALF == 0) {
+#pragma unroll
+                                for (int i = 0; i < LANE_CHANNELS; ++i)
+                                    scratch[((start + t) / HALF * LANE_CHANNELS + i) * 32] =
+                                        make_float4(h[i][0], h[i][1], h[i][2], h[i][3]);
+                            }
+                            float dt[LANE_CHANNELS], x[LANE_CHANNELS], b[4];
+                            load_two(steps + t * WARP_CHANNELS + channel, dt);
+                            load_two(sweep_inputs + t * WARP_CHANNELS + channel, x);
+                            load_four(B + t * PADDED_STATE + state, b);
+                            const float barrier = barrier_at(resets, t, unit_bias(p));
 #pragma unroll
                             for (int i = 0; i < LANE_CHANNELS; ++i)
-                                scratch[((start + t) / T * LANE_CHANNELS + i) * 32] = make_float4(h[i][0], h[i][1], h[i][2], h[i][3]);
+#pragma unroll
+                                for (int s = 0; s < LANE_STATES; ++s)
+                                    h[i][s] = fmaf(exp2_unit(fmaf(rates[i][s], dt[i], barrier)), h[i][s], x[i] * b[s]);
                         }
-                        float dt[LANE_CHANNELS], x[LANE_CHANNELS], b[4];
-                        load_two(steps + t * WARP_CHANNELS + channel, dt);
-                        load_two(sweep_inputs + t * WARP_CHANNELS + channel, x);
-                        load_four(B + t * PADDED_STATE + state, b);
-                        const float barrier = barrier_at(resets, t, unit_bias(p));
-#pragma unroll
-                        for (int i = 0; i < LANE_CHANNELS; ++i)
-#pragma unroll
-                            for (int s = 0; s < LANE_STATES; ++s)
-                                h[i][s] = fmaf(exp2_unit(fmaf(rates[i][s], dt[i], barrier)), h[i][s],
-                                               x[i] * b[s]);
                     }
                 }
             }
-            // Stage: slots of u, delta, grad_y, z, B, C, state.
+            // Stage: slots of u, delta, grad_y, z, B, C. The slots of a half's state are filled again once it has been read.
+            const float4* states_before = scratch + tiles * (T / HALF) * LANE_CHANNELS * 32;
+            const auto fetch_state_before = [&](int half) {
+                states_before -= LANE_CHANNELS * 32;
+#pragma unroll
+                for (int i = 0; i < LANE_CHANNELS; ++i)
+                    copy_async(reinterpret_cast<float4*>(state_slots + half * STATE_SLOT) + i * 32 + lane,
+                               states_before + i * 32, true);
+            };
             const auto fetch = [&](int index) {
                 if (index >= 0) {
                     float* stage = slots + (index & 1) * STAGE;
@@ -297,16 +312,14 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                     if (GATE) fetch_channels<T>(tile, z_rows, start, times, stage + 3 * SLOT, lane);
                     fetch_states<T>(p, B_rows, start, times, stage + 4 * SLOT, lane);
                     fetch_states<T>(p, C_rows, start, times, stage + 4 * SLOT + MAP_SLOT, lane);
-#pragma unroll
-                    for (int i = 0; i < LANE_CHANNELS; ++i)
-                        copy_async(reinterpret_cast<float4*>(stage + STATE_SLOT) + i * 32 + lane,
-                                   scratch + (index * LANE_CHANNELS + i) * 32, true);
                 }
                 close_copies();
             };
             await_copies<0>();
             __threadfence();  // the copies read what this lane's stores left in scratch
+            for (int half = T / HALF - 1; half >= 0; --half) fetch_state_before(half);
             fetch(tiles - 1);
+#pragma unroll 1
             for (int index = tiles - 1; index >= 0; --index) {
                 const i64 time = block_time + index * T;
                 const int times = min(T, block_length - index * T);
@@ -319,40 +332,87 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                 convert_states<T>(stage + 4 * SLOT, B, lane);
                 convert_states<T>(stage + 4 * SLOT + MAP_SLOT, C, lane);
                 const unsigned resets = load_resets(p, tile, time, times, lane);
-                float h[T + 1][LANE_CHANNELS][LANE_STATES];  // h[t + 1] is the state after time t
-#pragma unroll
-                for (int i = 0; i < LANE_CHANNELS; ++i) {
-                    const float4 four = reinterpret_cast<const float4*>(stage + STATE_SLOT)[i * 32 + lane];
-                    h[0][i][0] = four.x, h[0][i][1] = four.y, h[0][i][2] = four.z, h[0][i][3] = four.w;
-                }
                 __syncwarp();
+                // What a lane reads and writes of a half, the last one first; inputs and dy follow steps, and C follows B.
+                constexpr int LAST = T - HALF;
+                const float* half_steps = steps + LAST * WARP_CHANNELS + channel;
+                const float* half_B = B + LAST * PADDED_STATE + state;
+                float* half_y = scan_y + LAST * WARP_CHANNELS + channel;
+                float* half_sums = sums + LAST * WARP_CHANNELS + channel;
+                float* half_maps = maps + LAST * 256 + lane * 4;
+#pragma unroll 1
+                for (int half = T / HALF - 1; half >= 0; --half) {
+                    const unsigned half_resets = resets >> half * HALF;
+                    float h[HALF + 1][LANE_CHANNELS][LANE_STATES];  // h[k + 1] is the state after time k of the half
+                    float decays[HALF][LANE_CHANNELS][LANE_STATES];
 #pragma unroll
-                for (int group = 0; group < T; group += GROUP) {
-                    float y[LANE_CHANNELS * GROUP];
+                    for (int i = 0; i < LANE_CHANNELS; ++i) {
+                        const float4 four = reinterpret_cast<const float4*>(state_slots + half * STATE_SLOT)[i * 32 + lane];
+                        h[0][i][0] = four.x, h[0][i][1] = four.y, h[0][i][2] = four.z, h[0][i][3] = four.w;
+                    }
+                    if (index > 0) fetch_state_before(half);
+                    close_copies();
+                    float y[LANE_CHANNELS * HALF];
 #pragma unroll
-                    for (int k = 0; k < GROUP; ++k) {
-                        const int t = group + k;
+                    for (int k = 0; k < HALF; ++k) {
                         float dt[LANE_CHANNELS], x[LANE_CHANNELS], b[4], c[4];
-                        load_two(steps + t * WARP_CHANNELS + channel, dt);
-                        load_two(inputs + t * WARP_CHANNELS + channel, x);
-                        load_four(B + t * PADDED_STATE + state, b);
-                        load_four(C + t * PADDED_STATE + state, c);
-                        const float barrier = barrier_at(resets, t, unit_bias(p));
+                        load_two(half_steps + k * WARP_CHANNELS, dt);
+                        load_two(half_steps + (T + k) * WARP_CHANNELS, x);
+                        load_four(half_B + k * PADDED_STATE, b);
+                        if (GATE) load_four(half_B + (T + k) * PADDED_STATE, c);
+                        const float barrier = barrier_at(half_resets, k, unit_bias(p));
 #pragma unroll
                         for (int i = 0; i < LANE_CHANNELS; ++i) {
                             y[LANE_CHANNELS * k + i] = 0.f;
 #pragma unroll
                             for (int s = 0; s < LANE_STATES; ++s) {
                                 const float a = exp2_unit(fmaf(rates[i][s], dt[i], barrier));
-                                h[t + 1][i][s] = fmaf(a, h[t][i][s], x[i] * b[s]);
-                                if (GATE) y[LANE_CHANNELS * k + i] = fmaf(h[t + 1][i][s], c[s], y[LANE_CHANNELS * k + i]);
+                                decays[k][i][s] = a;
+                                h[k + 1][i][s] = fmaf(a, h[k][i][s], x[i] * b[s]);
+                                if (GATE) y[LANE_CHANNELS * k + i] = fmaf(h[k + 1][i][s], c[s], y[LANE_CHANNELS * k + i]);
                             }
                         }
                     }
                     if (GATE) {  // only the gradient of z needs the output
-                        reduce_scatter<LANE_CHANNELS * GROUP>(y, lane, 16, STATE_LANES);
-                        store_owned<LANE_CHANNELS * GROUP>(y, owned_output, scan_y + group * WARP_CHANNELS + channel, WARP_CHANNELS);
+                        reduce_scatter<LANE_CHANNELS * HALF>(y, lane, 16, STATE_LANES);
+                        store_owned<LANE_CHANNELS * HALF>(y, owned_output, half_y, WARP_CHANNELS);
                     }
+#pragma unroll
+                    for (int k = HALF - 1; k >= 0; --k) {
+                        float dt[LANE_CHANNELS], x[LANE_CHANNELS], out[LANE_CHANNELS], b[4], c[4];
+                        load_two(half_steps + k * WARP_CHANNELS, dt);
+                        load_two(half_steps + (T + k) * WARP_CHANNELS, x);
+                        load_two(half_steps + (2 * T + k) * WARP_CHANNELS, out);
+                        load_four(half_B + k * PADDED_STATE, b);
+                        load_four(half_B + (T + k) * PADDED_STATE, c);
+                        float grad_B[4] = {0.f, 0.f, 0.f, 0.f}, grad_C[4] = {0.f, 0.f, 0.f, 0.f};
+                        float four[2 * LANE_CHANNELS];  // sums over states: g B of the channels, then A a g h
+#pragma unroll
+                        for (int i = 0; i < LANE_CHANNELS; ++i) {
+                            four[i] = four[LANE_CHANNELS + i] = 0.f;
+#pragma unroll
+                            for (int s = 0; s < LANE_STATES; ++s) {
+                                const float g = fmaf(c[s], out[i], carry[i][s]);
+                                grad_B[s] = fmaf(g, x[i], grad_B[s]);
+                                grad_C[s] = fmaf(h[k + 1][i][s], out[i], grad_C[s]);
+                                four[i] = fmaf(g, b[s], four[i]);
+                                const float passed = g * decays[k][i][s];
+                                const float q = passed * h[k][i][s];
+                                four[LANE_CHANNELS + i] = fmaf(q, A2[i][s], four[LANE_CHANNELS + i]);
+                                grad_A[i][s] = fmaf(q, dt[i], grad_A[i][s]);
+                                carry[i][s] = passed;
+                            }
+                        }
+                        reduce_scatter<2 * LANE_CHANNELS>(four, lane, 16, STATE_LANES);
+                        store_owned<2 * LANE_CHANNELS>(four, owned_sum, half_sums + k * WARP_CHANNELS, T * WARP_CHANNELS);
+                        store_four(half_maps + k * 256, grad_B);
+                        store_four(half_maps + k * 256 + 128, grad_C);
+                    }
+                    half_steps -= HALF * WARP_CHANNELS;
+                    half_B -= HALF * PADDED_STATE;
+                    half_y -= HALF * WARP_CHANNELS;
+                    half_sums -= HALF * WARP_CHANNELS;
+                    half_maps -= HALF * 256;
                 }
                 float2 earlier[SUM_ROUNDS];  // sums over the channels of this block's earlier walks
 #pragma unroll
@@ -361,41 +421,6 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                     earlier[r] = walk > 0 && sum < SUMS && t < times ? *map_at(map_rows, tile, index * T + t, sum)
                                                                      : make_float2(0.f, 0.f);
                 }
-#pragma unroll
-                for (int t = T - 1; t >= 0; --t) {
-                    float dt[LANE_CHANNELS], x[LANE_CHANNELS], out[LANE_CHANNELS], b[4], c[4];
-                    load_two(steps + t * WARP_CHANNELS + channel, dt);
-                    load_two(inputs + t * WARP_CHANNELS + channel, x);
-                    load_two(dy + t * WARP_CHANNELS + channel, out);
-                    load_four(B + t * PADDED_STATE + state, b);
-                    load_four(C + t * PADDED_STATE + state, c);
-                    const float barrier = barrier_at(resets, t, unit_bias(p));
-                    float grad_B[4] = {0.f, 0.f, 0.f, 0.f}, grad_C[4] = {0.f, 0.f, 0.f, 0.f};
-                    float sums[2 * LANE_CHANNELS];  // over states: g B of the channels, then A a g h
-#pragma unroll
-                    for (int i = 0; i < LANE_CHANNELS; ++i) {
-                        sums[i] = sums[LANE_CHANNELS + i] = 0.f;
-#pragma unroll
-                        for (int s = 0; s < LANE_STATES; ++s) {
-                            const float g = fmaf(c[s], out[i], carry[i][s]);
-                            grad_B[s] = fmaf(g, x[i], grad_B[s]);
-                            grad_C[s] = fmaf(h[t + 1][i][s], out[i], grad_C[s]);
-                            sums[i] = fmaf(g, b[s], sums[i]);
-                            const float passed = g * exp2_unit(fmaf(rates[i][s], dt[i], barrier));
-                            const float q = passed * h[t][i][s];
-                            sums[LANE_CHANNELS + i] = fmaf(q, A2[i][s], sums[LANE_CHANNELS + i]);
-                            grad_A[i][s] = fmaf(q, dt[i], grad_A[i][s]);
-                            carry[i][s] = passed;
-                        }
-                    }
-                    reduce_scatter<2 * LANE_CHANNELS>(sums, lane, 16, STATE_LANES);
-                    // step_sum follows input_sum at a distance of T rows
-                    store_owned<2 * LANE_CHANNELS>(sums, owned_sum, input_sum + t * WARP_CHANNELS + channel, T * WARP_CHANNELS);
-                    store_four(maps + (t * 64 + lane) * 4, grad_B);
-                    store_four(maps + (t * 64 + 32 + lane) * 4, grad_C);
-                }
-                storage_t* const grad_z_rows = p.grad_z + batch * p.grad_z_batch + position(p, tile, time) * p.grad_z_row;
-                const int grad_z_step = row_step(tile, p.grad_z_row);
                 cell_t earlier_z[ChannelCells<T>::ROUNDS];  // read here, so that no one waits for it
                 if (GATE && p.add_grad_z) {
 #pragma unroll
@@ -403,7 +428,7 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                         const int cell = r * 32 + lane, cell_time = cell / ChannelCells<T>::ROW;
                         const int cell_channel = cell % ChannelCells<T>::ROW * 4;
                         earlier_z[r] = read_rows_cell<ALIGNED>(
-                            grad_z_rows + (cell_time * grad_z_step + tile.first_channel + cell_channel),
+                            grad_z_rows + ((index * T + cell_time) * grad_z_step + tile.first_channel + cell_channel),
                             ChannelCells<T>::inside(cell) && cell_time < times ? tile.channels - cell_channel : 0);
                     }
                 }
@@ -417,9 +442,9 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
 #pragma unroll
                     for (int w = 0; w < BACKWARD_WARPS; ++w)
 #pragma unroll
-                        for (int k = 0; k < HALF; ++k) {
+                        for (int k = 0; k < HALF_LANES; ++k) {
                             // Neighbouring groups begin at different lanes, and so at different banks.
-                            const int source = group * CHANNEL_LANES + half * HALF + (k ^ group % HALF);
+                            const int source = group * CHANNEL_LANES + half * HALF_LANES + (k ^ group % HALF_LANES);
                             float part[4];
                             load_four(shared + w * GRADIENT_FLOATS + (maps - steps) + (row * 32 + source) * 4, part);
 #pragma unroll
@@ -463,12 +488,12 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
 #pragma unroll
                             for (int k = 0; k < 4; ++k) z[k] += y[k];
                         }
-                        store_cell<ALIGNED>(grad_z_rows + (cell_time * grad_z_step + tile.first_channel + cell_channel),
+                        store_cell<ALIGNED, true>(grad_z_rows + ((index * T + cell_time) * grad_z_step + tile.first_channel + cell_channel),
                                             count, z);
                     }
                     load_four(dy + 4 * cell, g);
-                    load_four(input_sum + 4 * cell, by_input);
-                    load_four(step_sum + 4 * cell, by_step);
+                    load_four(sums + 4 * cell, by_input);
+                    load_four(sums + T * WARP_CHANNELS + 4 * cell, by_step);
                     load_four(steps + 4 * cell, dt);
                     const float live = cell_time < times ? 1.f : 0.f;
 #pragma unroll
@@ -480,8 +505,8 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                         skip_sum[k] = fmaf(u[k], g[k], skip_sum[k]);
                         by_input[k] = fmaf(dt[k], by_input[k], weight[k] * g[k]);
                     }
-                    store_cell<ALIGNED>(p.grad_delta + out, count, by_step);
-                    store_cell<ALIGNED>(p.grad_u + out, count, by_input);
+                    store_cell<ALIGNED, true>(p.grad_delta + out, count, by_step);
+                    store_cell<ALIGNED, true>(p.grad_u + out, count, by_input);
                 }
                 store_four(time_sums, skip_sum);
                 store_four(time_sums + 128, bias_sum);

@@ -22,7 +22,7 @@ LONGEST_SEGMENT = 2048
 _SHORT, _SHORT_BACKWARD = 2**22, 2**21
 _SHORT_UNIT = 64
 _TILE = 16  # of the forward kernels and the adjoint pass
-_GRADIENT_TILE, _SWEEP_TILE = 8, 16
+_GRADIENT_TILE, _GRADIENT_HALF, _SWEEP_TILE = 8, 4, 16
 _GRADIENT_WARPS, _GRADIENT_BLOCKS = 4, 3  # of `gradients`: small blocks, since their warps wait for one another
 _MOST_WALKS = 8
 _BLOCK_WARPS, _MOST_BLOCKS = 4, 3  # of the forward kernels: 12 warps a multiprocessor, 168 registers a thread
@@ -79,8 +79,8 @@ class Plan:
 
     @property
     def scratch_floats(self) -> int:
-        """Of a warp of `gradients`: the state before each tile of a checkpoint."""
-        return self.checkpoint // _GRADIENT_TILE * 256
+        """Of a warp of `gradients`: the state before each half tile of a checkpoint."""
+        return self.checkpoint // _GRADIENT_HALF * 256
 
     def forward_module(self, launcher: Launcher, add: bool) -> Module:
         """add: to what the memory of the outputs holds."""
