@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,15 +168,73 @@ SCANS = {
 }
 
 
+def forget_plans() -> None:
+    cuda_plan.plan_for.cache_clear()
+    kinds.forget_all()
+
+
+@pytest.fixture
+def in_segments(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The forward pass never in one launch, as if there were too much work for that."""
+    monkeypatch.setattr(cuda_plan, "_whole", lambda *_: None)
+    forget_plans()
+    yield
+    forget_plans()
+
+
+@pytest.fixture
+def in_one_launch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[cuda_plan.Block], None]]:
+    """Makes the forward pass one launch of such blocks."""
+
+    def force(block: cuda_plan.Block) -> None:
+        def whole(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_plan.Whole:
+            return cuda_plan.whole_of(shape, padded_state, runs, block)
+
+        monkeypatch.setattr(cuda_plan, "_whole", whole)
+        forget_plans()
+
+    yield force
+    forget_plans()
+
+
 @pytest.mark.parametrize("name", SCANS)
+@pytest.mark.usefixtures("in_segments")
 def test_scan_is_as_accurate_as_plain_float(name: str, device: torch.device) -> None:
-    scan = SCANS[name]
+    scan_as_accurate(SCANS[name], device)
+
+
+# Every scan above in one shape of block, and some in others: channels, warps, steps of a thread.
+ONE_LAUNCH = [
+    *((name, (4, 4, 8)) for name in SCANS if name != "blocks_of_several_walks"),
+    ("tuned", (1, 8, 8)),
+    ("tuned", (2, 4, 16)),
+    ("both_directions_packed", (8, 4, 16)),
+    ("groups_bfloat16", (16, 8, 16)),
+    ("groups_bfloat16", (1, 4, 16)),
+    ("reverse_float16_odd", (8, 16, 8)),
+]
+
+
+@pytest.mark.parametrize(("name", "block"), ONE_LAUNCH)
+def test_one_launch_is_as_accurate(
+    name: str,
+    block: tuple[int, int, int],
+    device: torch.device,
+    in_one_launch: Callable[[cuda_plan.Block], None],
+) -> None:
+    """And leaves for the backward pass what segments leave."""
+    in_one_launch(cuda_plan.Block(*block))
+    scan_as_accurate(SCANS[name], device)
+
+
+def scan_as_accurate(scan: Scan, device: torch.device) -> None:
     fused = scan.run("cuda", device)
     exact = scan.run("reference", torch.device("cpu"), torch.float64)
     plain = scan.run("reference", torch.device("cpu"), torch.float32)
     assert_as_accurate(fused, plain, exact, DTYPES[scan.dtype])
 
 
+@pytest.mark.usefixtures("in_segments")
 @pytest.mark.parametrize("name", ["tuned", "blocks_of_several_walks"])
 def test_segments_of_long_sequences_are_as_accurate(
     name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
@@ -183,14 +242,11 @@ def test_segments_of_long_sequences_are_as_accurate(
     """Planned as if there were work enough: states are kept half as often, and segments hold more of them."""
     for limit in ("_SHORT", "_SHORT_BACKWARD"):
         monkeypatch.setattr(cuda_plan, limit, 0)
-    for forget in (cuda_plan.plan_for.cache_clear, kinds.forget_all):
-        forget()
-    try:
-        test_scan_is_as_accurate_as_plain_float(name, device)
-    finally:
-        cuda_plan.plan_for.cache_clear()
+    forget_plans()
+    scan_as_accurate(SCANS[name], device)
 
 
+@pytest.mark.usefixtures("in_segments")
 def test_states_are_carried_across_more_segments_than_a_block_takes_at_once(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,10 +256,41 @@ def test_states_are_carried_across_more_segments_than_a_block_takes_at_once(
         return replace(cuda_plan.plan_for(launcher, shape), segment_length=16, segments=-(-shape.length // 16))
 
     monkeypatch.setattr(cuda_calls, "plan_for", plan)
-    tensors = Scan(length=2200, channels=10, d_state=5, step_shift=-5.0).tensors()
+    forward_as_accurate(Scan(length=2200, channels=10, d_state=5, step_shift=-5.0), device)
+
+
+def test_short_sequences_take_one_launch_where_that_is_faster() -> None:
+    """On an H100 at 2,048 steps, not at 16,384; never where no block fits."""
+
+    def plan(channels: int, length: int, shared_bytes: int = 227 * 1024) -> cuda_plan.Plan:
+        device = SimpleNamespace(multiprocessors=132, shared_bytes_per_block=shared_bytes)
+        options = {"softplus": True, "gate": True, "packed": False, "aligned": True, "aligned_maps": True}
+        shape = cuda_plan.Shape(torch.bfloat16, 1, length, channels, 16, 1, 1, **options, backward=False)
+        return cuda_plan.plan_for.__wrapped__(device, shape)  # type: ignore[arg-type]
+
+    for channels in (128, 256, 512, 1024, 2048):
+        whole = plan(channels, 2048).whole
+        assert whole is not None
+        assert whole.blocks * whole.block.channels == channels
+        assert whole.shared_bytes <= 227 * 1024
+        assert plan(channels, 16384).whole is None
+    assert plan(512, 2048, 48 * 1024).whole is None
+
+
+@pytest.mark.parametrize("block", [(1, 4, 8), (8, 4, 16), (16, 8, 8)])
+def test_states_are_carried_across_chunks(
+    block: tuple[int, int, int], device: torch.device, in_one_launch: Callable[[cuda_plan.Block], None]
+) -> None:
+    in_one_launch(cuda_plan.Block(*block))
+    forward_as_accurate(Scan(length=2200, channels=10, step_shift=-5.0, packed=block[0] == 8), device)
+
+
+def forward_as_accurate(scan: Scan, device: torch.device) -> None:
+    tensors, seq_idx = scan.tensors(), scan.seq_idx()
 
     def run(backend: str, device: str | torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         inputs = {name: None if tensor is None else tensor.to(device, dtype) for name, tensor in tensors.items()}
+        inputs["seq_idx"] = None if seq_idx is None else seq_idx.to(device)
         with torch.no_grad():
             found = selective_scan(**inputs, return_final_state=True, backend=backend)  # type: ignore[arg-type]
         return {name: tensor.cpu().double() for name, tensor in zip(("y", "final_state"), found, strict=True)}
@@ -286,21 +373,40 @@ def test_packed_sequences_equal_separate_ones(device: torch.device) -> None:
         start += length
 
 
+BROKEN = {
+    "in_segments": (
+        "_FORWARD",
+        "outputs(const ScanParams p)",
+        ("await_copies<0>();", "y[g][i] = fmaf(h[i][s + j], c[j], y[g][i]);"),
+    ),
+    "in_one_launch": (
+        "_WHOLE",
+        "whole_sequence(const ScanParams p)",
+        ("await_copies<1>();", "await_copies<2>();", "carry_chunk(", "y[t] = fmaf(h[j], c[j], y[t]);"),
+    ),
+}
+
+
+@pytest.mark.parametrize("path", BROKEN)
 def test_emulation_notices_a_broken_kernel(
-    device: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    path: str, device: torch.device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """A sum or a wait for copies left out, and the result is wrong: the emulation is a test, not a formality."""
+    """A sum, a wait for copies or a carry left out, and the result is wrong: the emulation is a test, no formality."""
     if device.type != "cpu":
         pytest.skip("the emulation's own test")
+    force = request.getfixturevalue(path)
+    if force is not None:
+        force(cuda_plan.Block(4, 4, 8))
+    file, kernel, parts = BROKEN[path]
     tensors = Scan(length=40, channels=32).tensors()
     with torch.no_grad():
         whole = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
         monkeypatch.setattr(scan_backend, "launcher_for", lambda _: emulation.Emulator(tmp_path))
-        text = source.read_source(cuda_plan._FORWARD)
-        start = text.index("outputs(const ScanParams p)")
-        for line in ("await_copies<0>();", "y[g][i] = fmaf(h[i][s + j], c[j], y[g][i]);"):
-            at = text.index(line, start)
-            less = text[:at] + text[at + len(line) :]
+        text = source.read_source(getattr(cuda_plan, file))
+        start = text.index(kernel)
+        for part in parts:
+            at = text.index(part, start)
+            less = text[:at] + text[text.index(";", at) :]
             monkeypatch.setattr(emulation, "read_source", lambda _, less=less: less)
             broken = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
             assert not torch.allclose(broken, whole)

@@ -24,6 +24,11 @@ NORM = {"DTYPE": 1, "NARROW_X": 1, "NARROW_STREAM": 0, "NARROW_Y": 1, "ADD": 1, 
 SOURCES = {
     "scan_forward": (scan_plan._FORWARD, SEGMENT_MACROS),
     "scan_forward_adding": (scan_plan._FORWARD, SEGMENT_MACROS | {"ADD_Y": 1}),
+    "scan_in_one_launch": (scan_plan._WHOLE, SCAN_MACROS | {"BLOCK_WARPS": 8, "STEPS": 16, "TILE_CHANNELS": 4}),
+    "scan_in_one_launch_adding": (
+        scan_plan._WHOLE,
+        SCAN_MACROS | {"BLOCK_WARPS": 8, "STEPS": 8, "TILE_CHANNELS": 1, "ADD_Y": 1},
+    ),
     "scan_adjoints": (scan_plan._ADJOINTS, SEGMENT_MACROS),
     "scan_backward": (scan_plan._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 4, "BACKWARD_BLOCKS": 3}),
     "convolution": (conv_plan.NARROW, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0}),

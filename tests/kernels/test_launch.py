@@ -117,6 +117,7 @@ def test_a_bound_launch_asks_for_what_was_bound_and_a_failure_has_a_name(
         ("cuFuncSetAttribute", ("function", 6), "shared", 100_000),
     ]
     driver.asked.clear()
+    module.bind("kernel", 7, 64, 90_000, 8)  # takes nothing from the launch bound before
     small("stream", 4321)
     large("other", 1234)
     assert driver.asked == [

@@ -58,6 +58,12 @@ __device__ __forceinline__ void copy_async(uint2* slot, const void* source, bool
     const int bytes = inside ? 8 : 0;
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(source), "r"(bytes) : "memory");
 }
+// The same of 4 bytes.
+__device__ __forceinline__ void copy_async(unsigned* slot, const void* source, bool inside) {
+    const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(slot));
+    const int bytes = inside ? 4 : 0;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(address), "l"(source), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until all but the latest GROUPS closed groups of this thread's copies have landed.
 template <int GROUPS>

@@ -139,6 +139,14 @@ inline float __shfl_xor_sync(unsigned, float value, int mask) {
     __syncwarp();
     return other;
 }
+inline float __shfl_up_sync(unsigned, float value, unsigned distance, int width) {
+    const int me = emulation::current;
+    emulation::exchange[me] = value;
+    __syncwarp();
+    const float other = emulation::exchange[me % width < static_cast<int>(distance) ? me : me - static_cast<int>(distance)];
+    __syncwarp();
+    return other;
+}
 inline unsigned __ballot_sync(unsigned, bool predicate) {
     const int me = emulation::current, first = me / emulation::WARP * emulation::WARP;
     emulation::votes[me] = predicate;
@@ -167,6 +175,9 @@ inline void copy_async(float4* slot, const void* source, bool inside) {
 }
 inline void copy_async(uint2* slot, const void* source, bool inside) {
     emulation::my_copies().back().push_back({slot, source, 8, inside});
+}
+inline void copy_async(unsigned* slot, const void* source, bool inside) {
+    emulation::my_copies().back().push_back({slot, source, 4, inside});
 }
 inline void close_copies() { emulation::my_copies().emplace_back(); }
 template <int GROUPS>

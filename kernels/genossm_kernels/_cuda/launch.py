@@ -159,7 +159,8 @@ class GpuModule:
         self._gpu = gpu
         self._code = importlib.import_module("cuda.core").ObjectCode.from_cubin(cubin)
         self._kernels: dict[str, Any] = {}
-        self._functions: dict[tuple[str, int], Any] = {}
+        self._functions: dict[str, Any] = {}
+        self._allowed: dict[str, int] = {}  # bytes of shared memory; only ever more, since bound launches stay
         self._resident: dict[tuple[str, int, int], int] = {}
 
     def _kernel(self, name: str) -> Any:
@@ -169,18 +170,18 @@ class GpuModule:
 
     def _function(self, name: str, shared_bytes: int) -> Any:
         """The launch handle in this device's context, the thread's; allowed `shared_bytes` of shared memory."""
-        key = (name, shared_bytes)
-        function = self._functions.get(key)
+        driver = _driver()
+        function = self._functions.get(name)
         if function is None:
-            driver = _driver()
-            handle = driver.CUkernel(int(self._kernel(name).handle))
             # Launched as it is, a kernel is looked up in its context by the driver every time.
-            function = _check(driver.cuKernelGetFunction(handle))
-            if shared_bytes > _DEFAULT_SHARED_BYTES:
-                attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                _check(driver.cuKernelSetAttribute(attribute, shared_bytes, handle, driver.CUdevice(self._gpu.index)))
-                _check(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
-            self._functions[key] = function
+            function = _check(driver.cuKernelGetFunction(driver.CUkernel(int(self._kernel(name).handle))))
+            self._functions[name] = function
+        if shared_bytes > self._allowed.get(name, _DEFAULT_SHARED_BYTES):
+            handle = driver.CUkernel(int(self._kernel(name).handle))
+            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _check(driver.cuKernelSetAttribute(attribute, shared_bytes, handle, driver.CUdevice(self._gpu.index)))
+            _check(driver.cuFuncSetAttribute(function, attribute, shared_bytes))
+            self._allowed[name] = shared_bytes
         return function
 
     def launch(

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from genossm_kernels._cuda.launch import Launcher
-from genossm_kernels._cuda.program import Layout, Program
+from genossm_kernels._cuda.launch import Launcher, Module
+from genossm_kernels._cuda.program import Launch, Layout, Program
 from genossm_kernels.selective_scan.contract import ScanArguments
 from genossm_kernels.selective_scan.cuda_parameters import ScanParameters
 from genossm_kernels.selective_scan.cuda_plan import Plan, Shape, plan_for
@@ -76,14 +76,9 @@ def prepare_forward(
     plan = _plan(launcher, a, rows, maps, None, strides or y.strides)
     p = _parameters(a, plan)
     p.y_batch, p.y_row, _ = strides or y.strides
-    module, threads, size = plan.forward_module(launcher, add), 32 * plan.warps, len(bytes(p))
-    launches = []
-    if plan.segments > 1:
-        blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
-        launches.append(module.bind("segment_states", blocks, threads, plan.state_bytes, size))
-        launches.append(module.bind("carry_states", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
-    blocks = -(-batch * plan.segments * plan.tiles // plan.warps)
-    launches.append(module.bind("outputs", blocks, threads, plan.output_bytes, size))
+    if plan.whole is not None:
+        p.tiles_per_run = -(-(channels // plan.runs) // plan.whole.block.channels)
+    launches = _forward_launches(plan.forward_module(launcher, add), a, plan, len(bytes(p)))
     offsets, floats = _side_by_side(_segment_work(a, plan))
     states = (batch, channels, a.A.shape[1])
     kept = (batch, -(-length // plan.checkpoint), channels, plan.padded_state)
@@ -95,6 +90,20 @@ def prepare_forward(
         work=Layout.of((floats,), torch.float32) if floats else None,
         sums=offsets[1],
     )
+
+
+def _forward_launches(module: Module, a: ScanArguments, plan: Plan, size: int) -> list[Launch]:
+    """size: bytes of parameters."""
+    if plan.whole is not None:
+        whole = plan.whole
+        return [module.bind("whole_sequence", whole.blocks, 32 * whole.block.warps, whole.shared_bytes, size)]
+    batch, threads, launches = a.u.shape[0], 32 * plan.warps, []
+    if plan.segments > 1:
+        blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
+        launches.append(module.bind("segment_states", blocks, threads, plan.state_bytes, size))
+        launches.append(module.bind("carry_states", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
+    blocks = -(-batch * plan.segments * plan.tiles // plan.warps)
+    return [*launches, module.bind("outputs", blocks, threads, plan.output_bytes, size)]
 
 
 def prepare_backward(
@@ -223,7 +232,7 @@ def padded(states: int) -> int:
 
 
 def _segment_work(a: ScanArguments, plan: Plan) -> dict[str, int]:
-    cells = a.u.shape[0] * plan.segments * a.u.shape[2] if plan.segments > 1 else 0
+    cells = a.u.shape[0] * plan.segments * a.u.shape[2] if plan.segments > 1 and plan.whole is None else 0
     return {"segment_state": cells * plan.padded_state, "segment_sum": cells}
 
 

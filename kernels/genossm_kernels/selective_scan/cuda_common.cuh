@@ -53,12 +53,13 @@ struct Tile {
     bool reversed;
 };
 
+template <int WIDTH = WARP_CHANNELS>
 __device__ __forceinline__ Tile make_tile(const ScanParams& p, int batch, int run, int index) {
     const int run_length = p.channels / p.runs;
     Tile tile;
     tile.batch = batch;
-    tile.first_channel = run * run_length + index * WARP_CHANNELS;
-    tile.channels = max(0, min(WARP_CHANNELS, run_length - index * WARP_CHANNELS));
+    tile.first_channel = run * run_length + index * WIDTH;
+    tile.channels = max(0, min(WIDTH, run_length - index * WIDTH));
     tile.group = static_cast<int>(static_cast<i64>(run) * p.groups / p.runs);
     const int block = static_cast<int>(static_cast<i64>(run) * p.blocks / p.runs);
     tile.reversed = (p.reversed_blocks >> block) & 1ull;
