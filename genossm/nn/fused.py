@@ -27,7 +27,7 @@ from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvCall, Conv
 from genossm_kernels.causal_conv1d.placing import backward_into as convolve_backward_into
 from genossm_kernels.causal_conv1d.placing import forward_into as convolve_into
 from genossm_kernels.causal_conv1d.projected import Projected, backward_projected
-from genossm_kernels.causal_conv1d.projected import fits as fits_projected
+from genossm_kernels.causal_conv1d.projected import takes as takes_projected
 from genossm_kernels.causal_conv1d.projecting import forward_projecting, projects
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted
@@ -143,7 +143,7 @@ def _run(
         convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in passage]
         calls = [steps[n].convolution(x, inputs[n]) for n in passage]
         tails, lows = _convolve_and_project(
-            steps[passage.start], calls, convolved, [inputs[n].x_weight for n in passage]
+            steps[passage.start], calls, convolved, [inputs[n].x_weight for n in passage], calls
         )
         for n in passage:
             step, one, u, low = steps[n], inputs[n], convolved.pop(0), lows.pop(0)
@@ -167,10 +167,10 @@ def _passages(steps: tuple[Step, ...]) -> list[range]:
 
 
 def _convolve_and_project(
-    step: Step, calls: list[ConvArguments], outputs: list[Tensor], weights: list[Tensor]
+    step: Step, calls: list[ConvArguments], outputs: list[Tensor], weights: list[Tensor], passage: list[ConvArguments]
 ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """As `_convolve`, and what `x_proj` makes of it."""
-    if projects(step.convolve, calls, weights[0]):
+    """As `_convolve`, and what `x_proj` makes of it; for some of a passage by the kernels that all of it takes."""
+    if projects(step.convolve, passage, weights[0]):
         return forward_projecting(step.convolve, calls, weights, outputs)
     states = _convolve(step, calls, outputs)
     return states, [F.linear(u, weight) for u, weight in zip(outputs, weights, strict=True)]
@@ -238,14 +238,14 @@ def _differentiate(
         if not options.spare:
             _convolve(step, calls, convolved)
     grad_tails = [None if after[1] is None else after[1].contiguous() for *_, after, _ in ways]
-    together = not any(tail is not None for tail in grad_tails) and fits_projected(
+    together = not any(tail is not None for tail in grad_tails) and takes_projected(
         step.convolve, calls, ways[0][1].x_weight
     )
     found, projections = [], []
     for call, way in zip(calls, ways, strict=True):
         if options.spare:
             inputs, kept = way[1], way[2]
-            _, lows = _convolve_and_project(step, [call], [grad_x], [inputs.x_weight])
+            _, lows = _convolve_and_project(step, [call], [grad_x], [inputs.x_weight], calls)
             way = (*way[:2], kept._replace(low=lows[0]), *way[3:])
         own, u = options.own and call is calls[-1], convolved.pop(0)
         grad_u, grad_low, of_way = _differentiate_scan(u, z, grad_z, own, *way)

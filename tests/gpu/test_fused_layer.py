@@ -12,7 +12,7 @@ from genossm.nn.directions import build_mixer
 from genossm.nn.recompute import LEVELS, Recompute, recomputing
 from genossm.testing.models import enliven
 from genossm_kernels import skinny
-from genossm_kernels.causal_conv1d import projected
+from genossm_kernels.causal_conv1d import projected, projecting
 
 pytestmark = [
     pytest.mark.gpu,
@@ -62,7 +62,7 @@ def test_under_autocast_it_errs_no_more(name: str, taps: int, monkeypatch: pytes
     """Where x_proj is multiplied and differentiated in the kernels of the convolution."""
     mixer = build(name, d_model=128, d_conv=taps, dt_rank=12)
     exact, plain = differentiate(mixer), differentiate(mixer, autocast=True)
-    for module in (fused, projected, skinny):
+    for module in (fused, projected, projecting, skinny):
         monkeypatch.setattr(module, "FEWEST", 1)
     found, again = differentiate(mixer, autocast=True), differentiate(mixer, autocast=True)
     for what, tensor in exact.items():

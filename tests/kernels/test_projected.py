@@ -22,8 +22,8 @@ ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """However few positions there are."""
-    monkeypatch.setattr(projected, "FEWEST", 1)
-    monkeypatch.setattr(skinny, "FEWEST", 1)
+    for module in (projected, projecting, skinny):
+        monkeypatch.setattr(module, "FEWEST", 1)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_outputs(
     weights = [torch.randn((columns, channels), generator=g).to(dtype) for _ in calls]
     buffers = [torch.full_like(rows, float("nan")) for _ in calls]
     outputs = [buffer[..., :channels] for buffer in buffers]
-    assert projecting.projects(backend, calls, weights[0])
+    assert projecting.projects(backend, calls, weights[0]) == (len(calls) == 1 or width <= 4)
     states, lows = projecting.forward_projecting(backend, calls, weights, outputs)
     for call, weight, u, buffer, state, low in zip(calls, weights, outputs, buffers, states, lows, strict=True):
         x = call.x.double()

@@ -14,7 +14,7 @@ from genossm_kernels._cuda.launch import address
 from genossm_kernels.causal_conv1d import cuda_plan
 from genossm_kernels.causal_conv1d.contract import CompiledBackend, ConvArguments, ConvGradients
 from genossm_kernels.causal_conv1d.placing import backward_into, forward_into
-from genossm_kernels.causal_conv1d.projected import Projected, backward_projected, fits
+from genossm_kernels.causal_conv1d.projected import Projected, backward_projected, takes
 
 _SOURCE = Path(__file__).parent / "cuda_both.cu"
 _MANY = Path(__file__).parent / "cuda_both_wide.cu"
@@ -74,7 +74,8 @@ def backward_both(
         calls = zip((one, other), grad_outputs, grad_final_states, (False, True))
         first, second = (backward_into(backend, a, grad_y, state, grad_x, add=add) for a, grad_y, state, add in calls)
         return first, second
-    if fits(backend, [one, other], None) and grad_x.data_ptr() % 4 == 0 and not any(n % 2 for n in grad_x.stride()[:2]):
+    few = one.weight.shape[1] <= _WIDEST and takes(backend, [one, other], None)
+    if few and grad_x.data_ptr() % 4 == 0 and not any(n % 2 for n in grad_x.stride()[:2]):
         given = [Projected(a, None, grad_y, None) for a, grad_y in zip((one, other), grad_outputs, strict=True)]
         (first, _), (second, _) = backward_projected(backend, given, grad_x)
         return first, second

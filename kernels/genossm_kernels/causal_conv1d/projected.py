@@ -19,7 +19,7 @@ from genossm_kernels.causal_conv1d.contract import ConvArguments, ConvGradients
 
 _SOURCE = Path(__file__).parent / "cuda_projected.cu"
 _DTYPES = {torch.bfloat16: 1, torch.float16: 2}
-FEWEST = 1 << 15  # positions: with fewer a call takes longer on the host
+FEWEST = 1 << 16  # positions: below, what a call costs on the host counts
 _WIDEST, _WIDEST_OF_BOTH, _MOST_COLUMNS = 16, 4, 64
 _WARPS, _TILE, _STEP, _PIECE = 4, 64, 16, 8
 _GROUP = 8
@@ -64,13 +64,19 @@ class Projected(NamedTuple):
     grad_low: Float[Tensor, "batch length columns"] | None
 
 
+def takes(backend: Any, calls: list[ConvArguments], into: Tensor | None) -> bool:
+    """Whether these are for `backward_projected`: it can run them, and they are long enough."""
+    x = calls[0].x
+    return x.shape[0] * x.shape[1] >= FEWEST and fits(backend, calls, into)
+
+
 def fits(backend: Any, calls: list[ConvArguments], into: Tensor | None) -> bool:
-    """Whether `backward_projected` takes these: one convolution, or one either way, over rows on 16 bytes.
+    """One convolution, or one either way, with SiLU over rows on 16 bytes.
 
     into: the W of one of them, which are alike, if there is one.
     """
     x = calls[0].x
-    if not hasattr(backend, "launcher_for") or x.dtype not in _DTYPES or x.shape[0] * x.shape[1] < FEWEST:
+    if not hasattr(backend, "launcher_for") or x.dtype not in _DTYPES:
         return False
     ways = [call.reverse for call in calls]
     channels, width = calls[0].weight.shape

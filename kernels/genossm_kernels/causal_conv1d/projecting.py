@@ -17,7 +17,8 @@ from genossm_kernels.causal_conv1d.projected import fits
 _SOURCE = Path(__file__).parent / "cuda_projecting.cu"
 _DTYPES = {torch.bfloat16: 1, torch.float16: 2}
 _TILE, _STEP = 64, 16
-_GROUP = 8
+FEWEST = 1 << 15  # positions: below, what a call costs on the host counts
+_GROUP, _WIDEST_OF_BOTH = 8, 4
 _SHORTEST_RUN, _MOST_WARPS = 64, 8
 
 # fmt: off
@@ -41,8 +42,11 @@ class ProjectingParameters(ctypes.Structure):
 
 
 def projects(backend: Any, calls: list[ConvArguments], into: Tensor) -> bool:
-    """Whether `forward_projecting` takes these; `fits` says what."""
-    if not fits(backend, calls, into):
+    """Whether these are for `forward_projecting`: it can run them (`fits` says what), and nothing else is faster."""
+    x, width = calls[0].x, calls[0].weight.shape[1]
+    if x.shape[0] * x.shape[1] < FEWEST or not fits(backend, calls, into):
+        return False
+    if len(calls) == 2 and width > _WIDEST_OF_BOTH:  # both.py reads x once for many taps
         return False
     warps = into.shape[1] // _TILE
     fitting = _shared_bytes(warps, into.shape[0], 3) <= backend.launcher_for(into.device).shared_bytes_per_block

@@ -14,7 +14,7 @@ _SOURCE = Path(__file__).parent / "cuda_kernels.cu"
 _DTYPES = {torch.bfloat16: 1, torch.float16: 2}
 _TILE, _STEP, _PADDED, _PIECE = 64, 16, 16, 8
 _MOST_WARPS = 16
-FEWEST = 1 << 15  # rows: with fewer a call takes longer on the host
+FEWEST = 1 << 16  # rows: below, what a call costs on the host counts
 _STAGES = 3
 
 _POINTERS = ("grad_wide", "narrow", "weight", "grad_narrow", "partial")
