@@ -115,13 +115,14 @@ struct Taps {
 
 // The last inputs: that of the run's k-th time is at k % WIDTH.
 typedef float Window[WIDTH][PIECE];
-// The sum before the activation when a step's k-th input has arrived: at its time, or, LATER taps, WIDTH - 1 before it.
+// The sum before the activation when a step's k-th input has arrived: at its time, or, LATER taps, WIDTH - 1 before it; in the
+// order of the taps, as a call of that way alone has it: the same bits.
 template <bool LATER>
 __device__ __forceinline__ float convolved(const Taps& taps, const Window& window, int k, int c) {
     float sum = taps.bias[c];
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i)
-        sum = fmaf(taps.weight[LATER ? TAIL - i : i][c], window[(k + 1 + i) % WIDTH][c], sum);
+        sum = fmaf(taps.weight[i][c], window[(k + 1 + (LATER ? TAIL - i : i)) % WIDTH][c], sum);
     return sum;
 }
 // What reaches that sum from the gradient of SiLU's output.
