@@ -125,6 +125,7 @@ def score_all(scorer: Scorer, wanted: list[Variant]) -> list[ScoredAllele]:
 
 
 def test_the_error_is_measured_on_alleles_of_the_run(human_genome: Genome) -> None:
+    torch.manual_seed(0)  # how much is left out depends on the weights: by some random ones next to nothing
     model = build(layers=3, slow=True)
     options = ScoringOptions(2048, neighbourhood=1, both_strands=True)
     [one] = chosen = at_the_edge(human_genome, 1)
