@@ -130,32 +130,7 @@ __device__ __forceinline__ void read_slot(const float4* slot, float (&out)[VECTO
     load_row<true>(reinterpret_cast<const storage_t*>(slot), VECTOR, out);
 }
 
-template <bool WHOLE>
-__device__ __forceinline__ void store_row(storage_t* target, int count, const float (&values)[VECTOR]) {
-    if (WHOLE) {
-        if (count <= 0) return;
-#if DTYPE == 0
-        *reinterpret_cast<float4*>(target) = make_float4(values[0], values[1], values[2], values[3]);
-#else
-        *reinterpret_cast<uint4*>(target) =
-            make_uint4(pack_two(values[0], values[1]), pack_two(values[2], values[3]),
-                       pack_two(values[4], values[5]), pack_two(values[6], values[7]));
-#endif
-    } else {
-#pragma unroll
-        for (int k = 0; k < VECTOR; ++k)
-            if (k < count) target[k] = to_storage(values[k]);
-    }
-}
-
 // VECTOR floats in shared memory, 16-byte aligned.
-__device__ __forceinline__ void load_floats(const float* source, float (&out)[VECTOR]) {
-#pragma unroll
-    for (int k = 0; k < VECTOR; k += 4) {
-        const float4 four = *reinterpret_cast<const float4*>(source + k);
-        out[k] = four.x, out[k + 1] = four.y, out[k + 2] = four.z, out[k + 3] = four.w;
-    }
-}
 __device__ __forceinline__ void store_floats(float* target, const float (&values)[VECTOR]) {
 #pragma unroll
     for (int k = 0; k < VECTOR; k += 4)
