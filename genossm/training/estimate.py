@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -140,7 +141,9 @@ def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryE
         window = whole_window if segment is None else min(segment, whole_window)
         # The longest stretch of a window that devices share; what they hand over is next to nothing.
         stretch = -(-window // together)
-        step = measure_step(config.stack_config(), batch, stretch, device, dtype, config.run.recompute)
+        # Layers that read parts of a sequence are not fused.
+        alone = together == 1
+        step = measure_step(config.stack_config(), batch, stretch, device, dtype, config.run.recompute, fused=alone)
         optimizer = _OPTIMIZER_COPIES * step.parameters
         update = (1 + _UPDATE_COPIES) * step.parameters
         # A window that is read in segments waits as ids and targets; those of one segment are in the step already.
@@ -181,12 +184,15 @@ def measure_step(
     device: torch.device,
     autocast: torch.dtype | None = None,
     recompute: Recompute | Literal["auto"] = "auto",
+    *,
+    fused: bool = True,
 ) -> StepMemory:
     """Run forward and backward of one batch without memory, counting what would live.
 
     autocast: the dtype of mixed precision, None for float32 throughout.   recompute: as in `run` of a configuration.
+    fused: layers are fused where the device does that.
     """
-    with FakeTensorMode(), sizes_alone():
+    with FakeTensorMode(), sizes_alone() if fused else nullcontext():
         with device:
             model = SequenceModel(config)
         model.backbone.recompute(recompute)

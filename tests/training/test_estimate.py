@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from genossm.cli.train import command
 from genossm.models import SequenceModel
-from genossm.nn import StackConfig
+from genossm.nn import StackConfig, fused
 from genossm.training.config import load_train_config
 from genossm.training.estimate import MemoryEstimate, estimate, measure_step
 
@@ -24,7 +24,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "train" / "demo.yaml"
 MEASURE = """
 import json, sys, torch
 from genossm.models import SequenceModel
-from genossm.nn import StackConfig
+from genossm.nn import StackConfig, fused
 
 def step(model, length):
     ids = torch.randint(7, 11, (1, length))
@@ -119,6 +119,16 @@ def test_the_verdict_says_what_to_change() -> None:
     assert "a window of 500 bases over 2 devices would (data.window)" in shared.lines()[-1]
     assert "take a smaller model" in dataclasses.replace(fits, available=30_000).lines()[-1]
     assert "not known" in dataclasses.replace(fits, available=None).lines()[-1]
+
+
+def test_parts_of_a_sequence_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["data.window=131072", "data.batch=1", "run.precision=bf16"]
+    shared = [*settings, "run.devices=2", "run.context_parallel=2"]
+    plain = [estimate(load_train_config(DEMO, one), CPU).peak for one in (settings, shared)]
+    monkeypatch.setattr(fused, "DEVICES", frozenset({"cpu"}))
+    found = [estimate(load_train_config(DEMO, one), CPU).peak for one in (settings, shared)]
+    assert found[0] < plain[0]
+    assert found[1] == plain[1]
 
 
 def test_devices_that_read_together_hold_a_stretch_each() -> None:
