@@ -15,11 +15,6 @@ from genossm_kernels.dispatch import choose_backend
 ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
-    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
-
-
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator) -> Any:
     """On an emulated GPU, several runs a sequence, and no call for one direction alone."""

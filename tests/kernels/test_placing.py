@@ -25,11 +25,6 @@ ROUNDING = {torch.float32: 2.0**-23, torch.bfloat16: 2.0**-7}
 PLACES = [(16, False), (16, True), (5, True)]
 
 
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
-    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
-
-
 @pytest.fixture(params=["cpu", "cuda"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator) -> str:
     """The second one on an emulated GPU."""

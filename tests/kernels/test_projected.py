@@ -26,9 +26,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "FEWEST", 1)
 
 
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    emulator = emulation.Emulator(tmp_path_factory.mktemp("emulation"))
+@pytest.fixture
+def backend(emulator: emulation.Emulator) -> Any:
     return SimpleNamespace(launcher_for=lambda _: emulator)
 
 

@@ -8,11 +8,6 @@ from genossm_kernels._cuda import emulation
 from genossm_kernels.add_norm import cuda
 
 
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
-    return emulation.Emulator(tmp_path_factory.mktemp("emulation"))
-
-
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator, poisoned: None) -> None:  # noqa: ARG001
     """Every buffer starts as NaN."""
