@@ -230,13 +230,7 @@ def _differentiate(
     step: Step = ways[0][0]
     (x, z), (grad_x, grad_z) = step.halves(projected), step.halves(grad_projected)
     calls = [step.convolution(x, inputs) for step, inputs, *_ in ways]
-    convolved = [kept.u for _, _, kept, *_ in ways]
-    if options.remake:
-        # The last one lies where the gradient of x will, which no one writes before the scans are through with it.
-        others = [grad_x if options.spare else torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in ways[1:]]
-        convolved = [*others, grad_x]
-        if not options.spare:
-            _convolve(step, calls, convolved)
+    convolved = _made_again(step, calls, grad_x, options) if options.remake else [kept.u for _, _, kept, *_ in ways]
     grad_tails = [None if after[1] is None else after[1].contiguous() for *_, after, _ in ways]
     together = not any(tail is not None for tail in grad_tails) and takes_projected(
         step.convolve, calls, ways[0][1].x_weight
@@ -266,6 +260,17 @@ def _differentiate(
         one._replace(taps=of.weight, tap_bias=of.bias, tail=of.initial_state)
         for one, of in zip(found, of_convolution, strict=True)
     ]
+
+
+def _made_again(step: Step, calls: list[ConvArguments], grad_x: Tensor, options: _Options) -> list[Tensor]:
+    """What convolutions put out; with `spare` only where each is to be made, in the same place one after the other."""
+    # The last one lies where the gradient of x will, which no one writes before the scans are through with it.
+    if options.spare:
+        return [grad_x for _ in calls]
+    x = calls[0].x
+    convolved = [*(torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in calls[1:]), grad_x]
+    _convolve(step, calls, convolved)
+    return convolved
 
 
 def _differentiate_projection(u: Tensor, one: Projected, wanted: Any) -> Tensor | None:
