@@ -189,12 +189,24 @@ class TrainConfig:
 
     def _require_stretches(self, name: str, window: int) -> None:
         """Each device of a group reads a stretch, and its convolutions look back over the end of one neighbour's."""
-        shortest = 1 if self.run.context_parallel == 1 else max(1, self.stack_config().d_conv - 1)
-        if window // self.run.context_parallel < shortest:
+        if window // self.run.context_parallel < (1 if self.run.context_parallel == 1 else self._shortest_stretch):
             raise ConfigError(
                 f"{name} is {window}, too short for run.context_parallel = {self.run.context_parallel}: a device's "
-                f"stretch needs at least {shortest} bases, as far as the convolution looks back (model.d_conv)."
+                f"stretch needs at least {self._shortest_stretch} bases, as far as the convolution looks back "
+                "(model.d_conv)."
             )
+
+    @property
+    def _shortest_stretch(self) -> int:
+        return max(1, self.stack_config().d_conv - 1)
+
+    @property
+    def most_together(self) -> int:
+        """Up to how many devices `run.context_parallel` may have."""
+        if self.data.carries_states:
+            return 1
+        validation = self.data.validation_window or self.data.window
+        return max(1, min(validation, *(stage.window for stage in self.lengths.stages)) // self._shortest_stretch)
 
     def _settle_masking(self) -> None:
         objective = self.stack_config().objective

@@ -12,9 +12,9 @@ estimated, one of 8,192 took 6 %; on an H200, with earlier kernels, two of 1,048
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -46,7 +46,9 @@ class MemoryEstimate:
     activations: what the forward pass keeps for the backward pass.   peak: the most that lives at once in a step,
     everything included.   available: free now, None where nobody tells.
     window: bases.   together: devices that read each window together, so that each has a stretch of it.
+    peak_of: the peak at another batch and window, and with so many devices together.   most_together: of these.
     name: "window", or "segment" where windows are read in segments.   waiting: ids and targets of whole windows then.
+    library: what PyTorch holds, whatever the step.
     """
 
     device: str
@@ -58,10 +60,13 @@ class MemoryEstimate:
     activations: int
     peak: int
     available: int | None
+    peak_of: Callable[[int, int, int], int] = field(repr=False, compare=False)
+    most_together: int
     where: str = "data"
     together: int = 1
     name: str = "window"
     waiting: int = 0
+    library: int = 0
 
     @property
     def fits(self) -> bool | None:
@@ -70,12 +75,51 @@ class MemoryEstimate:
 
     @property
     def window_that_fits(self) -> int | None:
-        """The longest window at this batch, by the part of the peak that grows with it; None if not known or none."""
-        if self.available is None:
+        """About the longest window up to this one that fits at this batch; None if not known or none."""
+        return self._largest(self.window, self.waiting, lambda size: self.peak_of(self.batch, size, self.together))
+
+    @property
+    def batch_that_fits(self) -> int | None:
+        """About the largest batch up to this one that fits at this window; None if not known or none."""
+        return self._largest(self.batch, 0, lambda size: self.peak_of(size, self.window, self.together))
+
+    @property
+    def devices_that_fit(self) -> int | None:
+        """How many devices would have to read this window together (run.context_parallel); None as for the window.
+
+        Measured, as layers that read parts of a sequence take more for a base, and so may those that read less.
+        """
+        if self.available is None or self.available <= self._least(0):
             return None
-        fixed = self.parameters + self.gradients + self.optimizer + self.waiting
-        bases = (self.available - fixed) * self.window // max(1, self.peak - fixed)
-        return bases if bases > 0 else None
+        together, peak = self.together, self.peak
+        while peak > self.available:
+            # Rounded down: stretches take as much for a base as longer ones, or more.
+            together = max(together + 1, together * (peak - self._fixed) // (self.available - self._fixed))
+            if together > self.most_together:
+                return None
+            peak = self.peak_of(self.batch, self.window, together)
+        return together
+
+    @property
+    def _fixed(self) -> int:
+        """Of a peak, what neither batch nor window changes."""
+        return self.parameters + self.gradients + self.optimizer + self.library
+
+    def _least(self, waiting: int) -> int:
+        """What the shortest step takes, which updates all weights too."""
+        return self._fixed + max(waiting, _UPDATE_COPIES * self.parameters)
+
+    def _largest(self, size: int, waiting: int, peak_of: Callable[[int], int]) -> int | None:
+        """The first size down from this one, each by what the last one took, that fits."""
+        if self.available is None or self.available <= self._least(waiting):
+            return None
+        fixed, peak = self._fixed + waiting, self.peak
+        while peak > self.available:
+            size = size * (self.available - fixed) // (peak - fixed)
+            if size < 1:
+                return None
+            peak = peak_of(size)
+        return size
 
     def lines(self) -> list[str]:
         """A table, and what to change if the step does not fit."""
@@ -94,17 +138,6 @@ class MemoryEstimate:
     def _over(self) -> str:
         return f" over {self.together} devices" if self.together > 1 else ""
 
-    def _other_ways(self) -> str:
-        if self.name == "segment":
-            return ""
-        return f", or this step over {self.devices_that_fit} devices that read together (run.context_parallel)"
-
-    @property
-    def devices_that_fit(self) -> int | None:
-        """How many devices would have to read this window together (run.context_parallel); None as for the window."""
-        longest = self.window_that_fits
-        return None if longest is None else -(-self.window * self.together // longest)
-
     def _verdict(self) -> str:
         if self.fits is None:
             return f"Whether it fits is not known: {self.device} does not say what is free."
@@ -114,14 +147,15 @@ class MemoryEstimate:
     def remedy(self) -> str:
         """What to change so that a step fits."""
         longest = self.window_that_fits
-        remedy = "Nothing fits beside parameters and optimizer: take a smaller model."
-        if longest:
-            remedy = f"At this batch a {self.name} of {longest:,} bases{self._over()} would ({self.where}.{self.name})"
-            if self.batch > 1:
-                fewer = max(1, longest * self.batch // self.window)
-                remedy += f", at this {self.name} {fewer} at once ({self.where}.micro_batch)"
-            remedy += f"{self._other_ways()}."
-        return remedy
+        if longest is None:
+            return "Nothing fits beside parameters and optimizer: take a smaller model."
+        ways = [f"At this batch a {self.name} of {longest:,} bases{self._over()} would ({self.where}.{self.name})"]
+        fewer, devices = self.batch_that_fits, self.devices_that_fit
+        if fewer is not None and fewer < self.batch:
+            ways.append(f"at this {self.name} {fewer} at once ({self.where}.micro_batch)")
+        if devices is not None:
+            ways.append(f"or this step over {devices} devices that read together (run.context_parallel)")
+        return f"{', '.join(ways)}."
 
 
 def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryEstimate:
@@ -132,31 +166,69 @@ def estimate(config: TrainConfig, device: torch.device | None = None) -> MemoryE
     if device is None:
         gpu = config.run.accelerator != "cpu" and torch.cuda.is_available()
         device = torch.device("cuda" if gpu else "cpu")
-    bf16 = config.run.precision == "bf16" or (config.run.precision == "auto" and device.type == "cuda")
-    dtype = torch.bfloat16 if bf16 else None
-    found = []
-    together = config.run.context_parallel
-    segment = config.data.segment
-    for where, (batch, whole_window) in _steps(config).items():
-        window = whole_window if segment is None else min(segment, whole_window)
+    found = [
+        _estimate(_Stage(config, device, whole_window), where, batch)
+        for where, (batch, whole_window) in _steps(config).items()
+    ]
+    return max(found, key=lambda estimate: estimate.peak)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Steps of a run over windows of one length, or over their segments."""
+
+    config: TrainConfig
+    device: torch.device
+    whole_window: int
+
+    def step(self, batch: int, window: int, together: int) -> StepMemory:
+        run = self.config.run
+        bf16 = run.precision == "bf16" or (run.precision == "auto" and self.device.type == "cuda")
         # The longest stretch of a window that devices share; what they hand over is next to nothing.
         stretch = -(-window // together)
-        # Layers that read parts of a sequence are not fused.
-        alone = together == 1
-        step = measure_step(config.stack_config(), batch, stretch, device, dtype, config.run.recompute, fused=alone)
-        optimizer = _OPTIMIZER_COPIES * step.parameters
-        update = (1 + _UPDATE_COPIES) * step.parameters
-        # A window that is read in segments waits as ids and targets; those of one segment are in the step already.
-        per_base = batch * (1 + _TARGET_BYTES)
-        others, waiting = (whole_window - window) * per_base, (whole_window > window) * whole_window * per_base
-        peak = step.parameters + optimizer + max(step.peak + others, update) + _LIBRARY_BYTES.get(device.type, 0)
-        found.append(
-            MemoryEstimate(
-                str(device), batch, window, step.parameters, step.parameters, optimizer, step.activations, peak,
-                available_bytes(device), where, together, "segment" if waiting else "window", waiting,
-            )
+        return measure_step(
+            self.config.stack_config(), batch, stretch, self.device, torch.bfloat16 if bf16 else None, run.recompute,
+            # Layers that read parts of a sequence are not fused.
+            fused=together == 1,
         )  # fmt: skip
-    return max(found, key=lambda estimate: estimate.peak)
+
+    def waiting(self, batch: int, window: int) -> int:
+        """Ids and targets of whole windows, which wait while their segments are read; a step has those of its own."""
+        return batch * (1 + _TARGET_BYTES) * (self.whole_window - window if self.segmented else 0)
+
+    @property
+    def segmented(self) -> bool:
+        segment = self.config.data.segment
+        return segment is not None and segment < self.whole_window
+
+    def peak(self, step: StepMemory, batch: int, window: int) -> int:
+        optimizer, update = _OPTIMIZER_COPIES * step.parameters, (1 + _UPDATE_COPIES) * step.parameters
+        whole = max(step.peak + self.waiting(batch, window), update)
+        return step.parameters + optimizer + whole + _LIBRARY_BYTES.get(self.device.type, 0)
+
+
+def _estimate(stage: _Stage, where: str, batch: int) -> MemoryEstimate:
+    together, segment = stage.config.run.context_parallel, stage.config.data.segment
+    window = stage.whole_window if segment is None else min(segment, stage.whole_window)
+    step = stage.step(batch, window, together)
+    return MemoryEstimate(
+        str(stage.device),
+        batch,
+        window,
+        parameters=step.parameters,
+        gradients=step.parameters,
+        optimizer=_OPTIMIZER_COPIES * step.parameters,
+        activations=step.activations,
+        peak=stage.peak(step, batch, window),
+        available=available_bytes(stage.device),
+        peak_of=lambda *size: stage.peak(stage.step(*size), *size[:2]),
+        most_together=stage.config.most_together,
+        where=where,
+        together=together,
+        name="segment" if stage.segmented else "window",
+        waiting=stage.waiting(batch, 0),
+        library=_LIBRARY_BYTES.get(stage.device.type, 0),
+    )
 
 
 def _steps(config: TrainConfig) -> dict[str, tuple[int, int]]:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,21 +105,81 @@ def test_a_batch_in_parts_takes_what_a_part_takes() -> None:
     assert 3.5 < whole.activations / parts.activations < 4.5
 
 
+def made_up(room: int | None, **changes: Any) -> MemoryEstimate:
+    """A step of 200 bytes a base, and of 280 where a sequence is read in parts."""
+
+    def peak_of(batch: int, window: int, together: int) -> int:
+        return 40_000 + batch * -(-window // together) * (200 if together == 1 else 280)
+
+    known = {"parameters": 10_000, "gradients": 10_000, "optimizer": 20_000, "activations": 500_000, "peak": 840_000}
+    given: Any = {"batch": 4, "window": 1000, "most_together": 300, **known, **changes}
+    return MemoryEstimate("cpu", **given, available=room, peak_of=peak_of)
+
+
 def test_the_verdict_says_what_to_change() -> None:
-    known = {"parameters": 10_000, "gradients": 10_000, "optimizer": 20_000, "activations": 500_000}
-    fits = MemoryEstimate("cpu", 4, 1000, **known, peak=840_000, available=840_000)
-    assert fits.lines()[-1] == "It fits."
-    short = dataclasses.replace(fits, available=440_000)
+    assert made_up(840_000).lines()[-1] == "It fits."
+    short = made_up(440_000)
     assert short.window_that_fits == 500
     assert short.lines()[-1] == (
         "It does NOT fit. At this batch a window of 500 bases would (data.window), at this window 2 at once "
-        "(data.micro_batch), or this step over 2 devices that read together (run.context_parallel)."
+        "(data.micro_batch), or this step over 3 devices that read together (run.context_parallel)."
     )
-    shared = dataclasses.replace(short, together=2)
-    assert shared.devices_that_fit == 4
-    assert "a window of 500 bases over 2 devices would (data.window)" in shared.lines()[-1]
-    assert "take a smaller model" in dataclasses.replace(fits, available=30_000).lines()[-1]
-    assert "not known" in dataclasses.replace(fits, available=None).lines()[-1]
+    shared = made_up(440_000, together=2, peak=600_000)
+    assert shared.devices_that_fit == 3
+    assert "a window of 714 bases over 2 devices would (data.window)" in shared.lines()[-1]
+    assert "take a smaller model" in made_up(30_000).lines()[-1]
+    assert "not known" in made_up(None).lines()[-1]
+
+
+def test_no_way_is_named_that_leads_nowhere() -> None:
+    """A single window too much, stretches shorter than a device may read, and runs whose states are handed on."""
+    assert made_up(200_000).lines()[-1] == (
+        "It does NOT fit. At this batch a window of 200 bases would (data.window), "
+        "or this step over 8 devices that read together (run.context_parallel)."
+    )
+    assert made_up(200_000, most_together=7).lines()[-1] == (
+        "It does NOT fit. At this batch a window of 200 bases would (data.window)."
+    )
+    windows = ["data.window=8192", "data.validation_window=2300"]
+    for given, most in (([], 100), (["data.segment=4096"], 1), (["data.sampling=contigs"], 1)):
+        assert estimate(load_train_config(DEMO, [*windows, *given]), CPU).most_together == most
+
+
+@pytest.mark.parametrize(("recompute", "fewer", "devices"), [("projections", 2, 3), ("auto", 4, 6)])
+def test_advised_devices_are_just_enough(
+    monkeypatch: pytest.MonkeyPatch, recompute: str, fewer: int, devices: int
+) -> None:
+    """One device has fused layers, several have not; under 65,536 bases "auto" keeps more for each."""
+    monkeypatch.setattr(fused, "DEVICES", frozenset({"cpu"}))
+
+    def over(devices: int) -> MemoryEstimate:
+        read = ["data.window=262144", "data.batch=1", "run.precision=bf16", f"run.recompute={recompute}"]
+        run = [f"run.devices={devices}", f"run.context_parallel={devices}"]
+        return estimate(load_train_config(DEMO, [*read, *run]), CPU)
+
+    whole, room = over(1), over(fewer).peak
+    assert dataclasses.replace(whole, available=room).devices_that_fit == fewer
+    assert dataclasses.replace(whole, available=room - 1).devices_that_fit == devices
+    assert over(devices).peak < room <= over(devices - 1).peak
+
+
+@pytest.mark.parametrize("name", ["window", "segment"])
+def test_advised_lengths_and_batches_fit(name: str) -> None:
+    """Also where less is made again of what is shorter."""
+
+    def found(*changes: str) -> MemoryEstimate:
+        read = ["data.window=65536", "data.batch=4", *(["data.segment=32768"] if name == "segment" else [])]
+        return estimate(load_train_config(DEMO, [*read, *changes]), CPU)
+
+    whole = found()
+    for share in (0.8, 0.4):
+        short = dataclasses.replace(whole, available=int(share * whole.peak))
+        room, length, batch = short.available, short.window_that_fits, short.batch_that_fits
+        assert room is not None
+        assert length is not None
+        assert batch is not None
+        assert found(f"data.{name}={length}").peak <= room < found(f"data.{name}={length * 4 // 3}").peak
+        assert found(f"data.micro_batch={batch}").peak <= room < found(f"data.micro_batch={batch + 1}").peak
 
 
 def test_parts_of_a_sequence_are_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:

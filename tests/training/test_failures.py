@@ -158,14 +158,14 @@ def test_an_error_of_ours_in_a_loader_process_comes_without_its_traceback(make_c
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ..."), {}),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory: you"), {}),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."), {"data__segment": 400_000}),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB."), {"data__segment": 100_000}),
     ],
     ids=["gpu", "cpu", "segments"],
 )
 def test_memory_that_is_full_names_the_length_that_fits(
     make_config: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, changes: dict[str, Any]
 ) -> None:
-    config = make_config(data__window=800_000, data__batch=2, data__validation_window=100, **changes)
+    config = make_config(data__window=200_000, data__batch=8, data__validation_window=100, **changes)
     room = 300_000_000
     monkeypatch.setattr(failures, "available_bytes", lambda _: room)
     with pytest.raises(MemoryEstimateError) as caught, failures.readable_failures(config, CPU):
@@ -179,7 +179,10 @@ def test_memory_that_is_full_names_the_length_that_fits(
     length = int(fits.group(1).replace(",", ""))
     changed = {"data__segment": length} if changes else {"data__window": length}
     assert 0.85 * room < estimate(make_config(**changed), CPU).peak <= room
-    assert re.search(rf"at this {name} \d at once \(data\.micro_batch\)", message)
+    fewer = re.search(rf"at this {name} (\d) at once \(data\.micro_batch\)", message)
+    assert fewer is not None
+    changed = {"data__segment": 100_000} if changes else {"data__window": 200_000}
+    assert estimate(make_config(data__micro_batch=int(fewer.group(1)), **changed), CPU).peak <= room
 
 
 def test_memory_that_something_else_took_is_told_so(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
