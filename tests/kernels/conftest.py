@@ -48,13 +48,16 @@ def choices() -> Iterator[None]:
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every buffer starts as NaN: whatever a kernel reads or returns without having written it shows."""
-    empty, empty_like = torch.empty, torch.empty_like
+    for module, name in ((torch, "empty"), (torch, "empty_like"), (launch, "_empty_strided")):
+        monkeypatch.setattr(module, name, poisoning(getattr(module, name)))
 
-    def poison(tensor: torch.Tensor) -> torch.Tensor:
+
+def poisoning(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def made(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tensor = make(*args, **kwargs)
         return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
 
-    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: poison(empty(*args, **kwargs)))
-    monkeypatch.setattr(torch, "empty_like", lambda *args, **kwargs: poison(empty_like(*args, **kwargs)))
+    return made
 
 
 @pytest.fixture
@@ -72,19 +75,12 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> emulation.Emulator:
 
 @pytest.fixture(params=["emulated", pytest.param("gpu", marks=[pytest.mark.gpu, needs_gpu])])
 def device(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, emulator: emulation.Emulator
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    emulator: emulation.Emulator,
+    poisoned: None,  # noqa: ARG001
 ) -> torch.device:
-    """Where the kernels run. Every buffer starts as NaN: an element that a kernel leaves unwritten shows."""
-
-    def poisoned(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def made(*args: Any, **kwargs: Any) -> torch.Tensor:
-            tensor = make(*args, **kwargs)
-            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
-
-        return made
-
-    monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
-    monkeypatch.setattr(launch, "_empty_strided", poisoned(launch._empty_strided))
+    """Where the kernels run, into buffers that start as NaN."""
     if request.param == "gpu":
         return torch.device("cuda")
     for backend in (scan_backend, conv_backend):
