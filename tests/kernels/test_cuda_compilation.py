@@ -17,6 +17,7 @@ from genossm_kernels.selective_scan import cuda_plan as scan_plan
 
 SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "PACKED": 1, "PADDED_STATE": 16, "ALIGNED": 1, "ALIGNED_MAPS": 1}
 SEGMENT_MACROS = SCAN_MACROS | {"SEGMENT_WARPS": 4, "SEGMENT_BLOCKS": 3}
+TURNS = {"CLUSTER": 1, "STEPS": 16, "TILE_CHANNELS": 8, "WARPS": 8}
 CONVOLUTION = {"DTYPE": 1, "SILU": 1, "ALIGNED": 1}
 WARPS = {"DTYPE": 1, "SILU": 1, "WARPS": 4, "STAGES": 2, "BLOCKS": 2}
 TOGETHER = {"DTYPE": 1, "WIDTH": 2, "FIRST": 1, "SECOND": 1, "LOW": 20, "GROUP": 4}
@@ -24,11 +25,8 @@ NORM = {"DTYPE": 1, "NARROW_X": 1, "NARROW_STREAM": 0, "NARROW_Y": 1, "ADD": 1, 
 SOURCES = {
     "scan_forward": (scan_plan._FORWARD, SEGMENT_MACROS),
     "scan_forward_adding": (scan_plan._FORWARD, SEGMENT_MACROS | {"ADD_Y": 1}),
-    "scan_in_one_launch": (scan_plan._WHOLE, SCAN_MACROS | {"BLOCK_WARPS": 8, "STEPS": 16, "TILE_CHANNELS": 4}),
-    "scan_in_one_launch_adding": (
-        scan_plan._WHOLE,
-        SCAN_MACROS | {"BLOCK_WARPS": 8, "STEPS": 8, "TILE_CHANNELS": 1, "ADD_Y": 1},
-    ),
+    "scan_in_turns": (scan_plan._CHAIN, SCAN_MACROS | TURNS),
+    "scan_in_turns_adding": (scan_plan._CHAIN, SCAN_MACROS | TURNS | {"DTYPE": 0, "ALIGNED": 0, "ADD_Y": 1}),
     "scan_adjoints": (scan_plan._ADJOINTS, SEGMENT_MACROS),
     "scan_backward": (scan_plan._BACKWARD, SCAN_MACROS | {"BACKWARD_WARPS": 4, "BACKWARD_BLOCKS": 3}),
     "convolution": (conv_plan.NARROW, CONVOLUTION | {"WIDTH": 4, "PIECE": 4, "PACKED": 0}),
@@ -43,6 +41,7 @@ SOURCES = {
     "skinny": (skinny._SOURCE, {"DTYPE": 2, "WARPS": 2, "RANK": 8, "NARROW_WHOLE": 1, "STAGES": 2}),
     "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),
 }
+CLUSTERS = {f"scan_in_turns_of_{cluster}": SCAN_MACROS | TURNS | {"CLUSTER": cluster} for cluster in (2, 4)}
 needs_compiler = pytest.mark.skipif(
     not compiler.installed(), reason="genossm[cuda] is not installed: there is no NVRTC to compile with"
 )
@@ -60,6 +59,14 @@ def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_compiles_without_a_gpu(name: str, architecture: str) -> None:
     path, macros = SOURCES[name]
     cubin = compiler.compile_uncached(path, macros, architecture)
+    assert cubin.startswith(b"\x7fELF")
+
+
+@needs_compiler
+@pytest.mark.parametrize("architecture", ["sm_90", "sm_100"])
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_clusters_compile_where_there_are_some(name: str, architecture: str) -> None:
+    cubin = compiler.compile_uncached(scan_plan._CHAIN, CLUSTERS[name], architecture)
     assert cubin.startswith(b"\x7fELF")
 
 

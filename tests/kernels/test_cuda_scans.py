@@ -13,7 +13,7 @@ import torch
 
 from genossm_kernels._cuda import emulation, source
 from genossm_kernels.selective_scan import cuda as scan_backend
-from genossm_kernels.selective_scan import cuda_calls, cuda_plan, selective_scan
+from genossm_kernels.selective_scan import cuda_calls, cuda_plan, cuda_turns, selective_scan
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,22 @@ SCANS = {
 
 @pytest.fixture
 def in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The forward pass never in one launch, as if there were too much work for that."""
-    monkeypatch.setattr(cuda_plan, "_whole", lambda *_: None)
+    """The forward pass never in one launch."""
+    monkeypatch.setattr(cuda_plan, "_chain", lambda *_: None)
 
 
 @pytest.fixture
-def in_one_launch(monkeypatch: pytest.MonkeyPatch) -> Callable[[cuda_plan.Block], None]:
-    """Makes the forward pass one launch of such blocks."""
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> Callable[[cuda_turns.Turns], None]:
+    """Makes the forward pass one launch whose warps take such turns."""
 
-    def force(block: cuda_plan.Block) -> None:
-        def whole(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_plan.Whole:
-            found = cuda_plan.whole_of(shape, padded_state, runs, block)
+    def force(turns: cuda_turns.Turns) -> None:
+        def chain(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_turns.Chain:
+            sizes = (shape.dtype.itemsize, padded_state, shape.batch * runs, shape.channels // runs)
+            found = cuda_turns.chain_of(turns, *sizes)
             assert found.shared_bytes <= 227 * 1024, "no GPU has that much for a block"
             return found
 
-        monkeypatch.setattr(cuda_plan, "_whole", whole)
+        monkeypatch.setattr(cuda_plan, "_chain", chain)
 
     return force
 
@@ -119,27 +120,26 @@ def test_scan_is_as_accurate_as_plain_float(name: str, as_accurate: Callable[...
     as_accurate(SCANS[name])
 
 
-# Every scan above in one shape of block, and some in others: channels, warps, steps of a thread.
-ONE_LAUNCH = [
-    *((name, (4, 4, 8)) for name in SCANS if name != "blocks_of_several_walks"),
-    ("tuned", (1, 4, 8)),
-    ("tuned", (2, 4, 16)),
-    ("both_directions_packed", (8, 4, 16)),
-    ("groups_bfloat16", (16, 8, 16)),
-    ("groups_bfloat16", (1, 4, 16)),
-    ("reverse_float16_odd", (8, 16, 8)),
+# Every scan above in turns of two clusters of two blocks, and some in others: channels, warps, cluster, steps.
+IN_TURNS = [
+    *((name, (16, 2, 2, 8)) for name in SCANS if name != "blocks_of_several_walks"),
+    ("tuned", (16, 2, 1, 16)),
+    ("tuned", (8, 3, 1, 8)),
+    ("both_directions_packed", (8, 2, 2, 16)),
+    ("groups_bfloat16", (16, 3, 4, 16)),
+    ("reverse_float16_odd", (4, 1, 4, 8)),
 ]
 
 
-@pytest.mark.parametrize(("name", "block"), ONE_LAUNCH)
-def test_one_launch_is_as_accurate(
+@pytest.mark.parametrize(("name", "turns"), IN_TURNS)
+def test_scans_in_turns_are_as_accurate(
     name: str,
-    block: tuple[int, int, int],
+    turns: tuple[int, int, int, int],
     as_accurate: Callable[..., None],
-    in_one_launch: Callable[[cuda_plan.Block], None],
+    in_turns: Callable[[cuda_turns.Turns], None],
 ) -> None:
-    """And leaves for the backward pass what segments leave."""
-    in_one_launch(cuda_plan.Block(*block))
+    """And leave for the backward pass what segments leave."""
+    in_turns(cuda_turns.Turns(*turns))
     as_accurate(SCANS[name])
 
 
@@ -167,30 +167,32 @@ def test_states_are_carried_across_more_segments_than_a_block_takes_at_once(
     as_accurate(Scan(length=2200, channels=10, d_state=5, step_shift=-5.0), gradients=False)
 
 
-def test_short_sequences_take_one_launch_where_that_is_faster() -> None:
-    """On an H100 at 2,048 steps, not at 16,384; never where no block fits."""
+def test_turns_are_taken_where_that_is_faster() -> None:
+    """As measured on an H100: at 2,048 steps; at a megabase from 1,024 channels on; never where no block fits."""
 
-    def plan(channels: int, length: int, shared_bytes: int = 227 * 1024) -> cuda_plan.Plan:
-        device = SimpleNamespace(multiprocessors=132, shared_bytes_per_block=shared_bytes)
+    def plan(channels: int, length: int, shared_bytes: int = 227 * 1024, clusters: bool = True) -> cuda_plan.Plan:
+        device = SimpleNamespace(multiprocessors=132, shared_bytes_per_block=shared_bytes, clusters=clusters)
         options = {"softplus": True, "gate": True, "packed": False, "aligned": True, "aligned_maps": True}
         shape = cuda_plan.Shape(torch.bfloat16, 1, length, channels, 16, 1, 1, **options, backward=False)
         return cuda_plan.plan_for.__wrapped__(device, shape)  # type: ignore[arg-type]
 
     for channels in (128, 256, 512, 1024, 2048):
-        whole = plan(channels, 2048).whole
-        assert whole is not None
-        assert whole.blocks * whole.block.channels == channels
-        assert whole.shared_bytes <= 227 * 1024
-        assert plan(channels, 16384).whole is None
-    assert plan(512, 2048, 48 * 1024).whole is None
+        for clusters in (False, True):
+            chain = plan(channels, 2048, clusters=clusters).chain
+            assert chain is not None
+            assert chain.tiles * chain.turns.channels == channels
+            assert chain.shared_bytes + chain.adding_bytes <= 227 * 1024
+            assert clusters or chain.turns.cluster == 1
+        assert (plan(channels, 2**20).chain is not None) == (channels >= 1024)
+    assert plan(512, 2048, 48 * 1024).chain is None
 
 
-@pytest.mark.parametrize("block", [(1, 2, 8), (8, 4, 16), (16, 8, 8)])
-def test_states_are_carried_across_chunks(
-    block: tuple[int, int, int], as_accurate: Callable[..., None], in_one_launch: Callable[[cuda_plan.Block], None]
+@pytest.mark.parametrize("turns", [(16, 2, 1, 8), (8, 2, 2, 16), (16, 1, 4, 8)])
+def test_turns_go_round(
+    turns: tuple[int, int, int, int], as_accurate: Callable[..., None], in_turns: Callable[[cuda_turns.Turns], None]
 ) -> None:
-    in_one_launch(cuda_plan.Block(*block))
-    as_accurate(Scan(length=2200, channels=10, step_shift=-5.0, packed=block[0] == 8), gradients=False)
+    in_turns(cuda_turns.Turns(*turns))
+    as_accurate(Scan(length=2200, channels=10, step_shift=-5.0, packed=turns[0] == 8), gradients=False)
 
 
 def test_scan_reads_slices_of_a_projection_in_place(device: torch.device) -> None:
@@ -273,10 +275,15 @@ BROKEN = {
         "outputs(const ScanParams p)",
         ("await_copies<0>();", "y[g][i] = fmaf(h[i][s + j], c[j], y[g][i]);"),
     ),
-    "in_one_launch": (
-        "_WHOLE",
-        "whole_sequence(const ScanParams p)",
-        ("await_copies<1>();", "await_copies<2>();", "carry_chunk(", "y[t] = fmaf(h[j], c[j], y[t]);"),
+    "in_turns": (
+        "_CHAIN",
+        "chain(const ScanParams p)",
+        (
+            "await_copies<0>();",
+            "if (segment > 0) state[j] = before;",
+            "y[t] = fmaf(h[j], c[j], y[t]);",
+            "state[j] *= a[t][j];",
+        ),
     ),
 }
 
@@ -290,7 +297,7 @@ def test_emulation_notices_a_broken_kernel(
         pytest.skip("the emulation's own test")
     force = request.getfixturevalue(path)
     if force is not None:
-        force(cuda_plan.Block(4, 4, 8))
+        force(cuda_turns.Turns(16, 2, 1, 8))
     file, kernel, parts = BROKEN[path]
     tensors = Scan(length=40, channels=32).tensors()
     with torch.no_grad():

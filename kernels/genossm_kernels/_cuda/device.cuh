@@ -70,6 +70,36 @@ template <int GROUPS>
 __device__ __forceinline__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 }
+// Shared memory that one warp watches until another has written it: pieces of 16 bytes.
+typedef unsigned shared_address;
+__device__ __forceinline__ shared_address address_of(const float4* slot) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(slot));
+}
+__device__ __forceinline__ float4 watch(shared_address slots, int index) {
+    float4 value;
+    asm volatile("ld.volatile.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w) : "r"(slots + 16 * index) : "memory");
+    return value;
+}
+__device__ __forceinline__ void store_watched(shared_address slots, int index, const float4& value) {
+    asm volatile("st.volatile.shared.v4.f32 [%0], {%1, %2, %3, %4};"
+                 ::"r"(slots + 16 * index), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+}
+// The shared memory of a cluster of blocks: what block `rank` holds where this one has `slots`, and a barrier of all.
+#if defined(CLUSTER) && CLUSTER > 1
+__device__ __forceinline__ shared_address address_there(shared_address slots, int rank) {
+    shared_address there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(slots), "r"(rank));
+    return there;
+}
+__device__ __forceinline__ void store_there(shared_address there, int index, const float4& value) {
+    asm volatile("st.relaxed.cluster.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};"
+                 ::"r"(there + 16 * index), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
+}
+__device__ __forceinline__ void sync_cluster() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+#endif
 #endif
 
 __device__ __forceinline__ float to_float(storage_t bits) {

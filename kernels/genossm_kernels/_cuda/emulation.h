@@ -1,5 +1,6 @@
 // A GPU for tests: the kernels' own source, compiled by a host C++ compiler, one fiber a thread. Warp shuffles and
-// barriers are real meeting points, so that a missing one, a wrong index or an unwritten element shows.
+// barriers are real meeting points, so that a missing one, a wrong index or an unwritten element shows. The blocks of a
+// cluster run side by side, clusters one after the other.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -10,10 +11,15 @@
 #include <ucontext.h>
 
 #define GENOSSM_EMULATED
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
 #define __device__
 #define __global__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __restrict__
 
 struct uint3_t { unsigned x, y, z; };
@@ -33,6 +39,7 @@ template <class To, class From> inline To bits_as(From from) {
     return to;
 }
 inline float __uint_as_float(unsigned x) { return bits_as<float>(x); }
+inline unsigned __float_as_uint(float x) { return bits_as<unsigned>(x); }
 inline float __int_as_float(int x) { return bits_as<float>(x); }
 inline int __float_as_int(float x) { return bits_as<int>(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
@@ -69,10 +76,10 @@ inline std::vector<Fiber> fibers;
 inline ucontext_t scheduler;
 inline int current = 0, block_threads = 0;
 inline std::vector<Meeting> warp_meetings;
-inline Meeting block_meeting;
+inline Meeting block_meetings[CLUSTER], cluster_meeting;
 inline std::vector<float> exchange;
 inline std::vector<unsigned> votes;
-inline float4* shared = nullptr;
+inline std::vector<float4> shared[CLUSTER];
 inline void (*body)() = nullptr;
 inline void forget_copies();
 
@@ -86,19 +93,23 @@ inline void meet(Meeting& meeting, int expected) {
     while (meeting.generation == generation) swapcontext(&fibers[current].context, &scheduler);
 }
 inline Meeting& my_warp() { return warp_meetings[current / WARP]; }
+inline int my_rank() { return current / block_threads; }
 inline void fiber_main() {
     body();
     fibers[current].finished = true;
 }
-inline void run_block(size_t shared_bytes) {
-    // Poison: reading shared memory that nothing wrote gives NaN.
-    std::vector<float4> memory(shared_bytes / sizeof(float4) + 1, float4{NAN, NAN, NAN, NAN});
-    shared = memory.data();
-    fibers.resize(block_threads);
-    warp_meetings.assign(block_threads / WARP, Meeting());
-    block_meeting = Meeting();
-    exchange.assign(block_threads, NAN);
-    votes.assign(block_threads, 0);
+inline void run_cluster(size_t shared_bytes) {
+    const int threads = CLUSTER * block_threads;
+    for (int rank = 0; rank < CLUSTER; ++rank) {
+        // Poison: reading shared memory that nothing wrote gives NaN.
+        shared[rank].assign(shared_bytes / sizeof(float4) + 1, float4{NAN, NAN, NAN, NAN});
+        block_meetings[rank] = Meeting();
+    }
+    fibers.resize(threads);
+    warp_meetings.assign(threads / WARP, Meeting());
+    cluster_meeting = Meeting();
+    exchange.assign(threads, NAN);
+    votes.assign(threads, 0);
     forget_copies();
     for (auto& fiber : fibers) {
         fiber.finished = false;
@@ -111,7 +122,7 @@ inline void run_block(size_t shared_bytes) {
     }
     for (bool busy = true; busy;) {
         busy = false;
-        for (current = 0; current < block_threads; ++current)
+        for (current = 0; current < threads; ++current)
             if (!fibers[current].finished) {
                 busy = true;
                 swapcontext(&scheduler, &fibers[current].context);
@@ -120,17 +131,37 @@ inline void run_block(size_t shared_bytes) {
 }
 }  // namespace emulation
 
-inline uint3_t block_index, grid_size;
-struct ThreadIndex { struct X { operator unsigned() const { return emulation::current; } } x; };
+inline uint3_t grid_size;
+struct ThreadIndex { struct X { operator unsigned() const { return emulation::current % emulation::block_threads; } } x; };
 inline ThreadIndex threadIdx;
-#define blockIdx block_index
+struct BlockIndex {
+    struct X {
+        unsigned first;  // of the cluster
+        operator unsigned() const { return first + emulation::my_rank(); }
+    } x;
+    unsigned y;
+};
+inline BlockIndex blockIdx;
 #define gridDim grid_size
-#define GENOSSM_SHARED(name) float* name = reinterpret_cast<float*>(emulation::shared)
+#define GENOSSM_SHARED(name) float* name = reinterpret_cast<float*>(emulation::shared[emulation::my_rank()].data())
 
 inline void __threadfence() {}
 template <class T> inline void __stcs(T* target, const T& value) { *target = value; }
 inline void __syncwarp() { emulation::meet(emulation::my_warp(), emulation::WARP); }
-inline void __syncthreads() { emulation::meet(emulation::block_meeting, emulation::block_threads); }
+inline void __syncthreads() { emulation::meet(emulation::block_meetings[emulation::my_rank()], emulation::block_threads); }
+inline void sync_cluster() { emulation::meet(emulation::cluster_meeting, CLUSTER * emulation::block_threads); }
+typedef float4* shared_address;
+inline shared_address address_of(float4* slot) { return slot; }
+inline shared_address address_there(shared_address slots, int rank) {
+    return emulation::shared[rank].data() + (slots - emulation::shared[emulation::my_rank()].data());
+}
+inline void store_there(shared_address there, int index, const float4& value) { there[index] = value; }
+// Reads what another warp is to write; others run meanwhile.
+inline float4 watch(shared_address slots, int index) {
+    swapcontext(&emulation::fibers[emulation::current].context, &emulation::scheduler);
+    return slots[index];
+}
+inline void store_watched(shared_address slots, int index, const float4& value) { slots[index] = value; }
 inline float __shfl_xor_sync(unsigned, float value, int mask) {
     const int me = emulation::current;
     emulation::exchange[me] = value;
@@ -201,8 +232,8 @@ inline void await_copies() {
         emulation::block_threads = block;                                                                   \
         grid_size = {gx, gy, 1};                                                                            \
         for (unsigned y = 0; y < gy; ++y)                                                                   \
-            for (unsigned x = 0; x < gx; ++x) {                                                             \
-                block_index = {x, y, 0};                                                                    \
-                emulation::run_block(shared);                                                               \
+            for (unsigned x = 0; x < gx; x += CLUSTER) {                                                    \
+                blockIdx.x.first = x, blockIdx.y = y;                                                       \
+                emulation::run_cluster(shared);                                                             \
             }                                                                                               \
     }

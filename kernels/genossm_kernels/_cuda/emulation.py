@@ -62,6 +62,7 @@ class Emulator:
 
     multiprocessors = 2
     shared_bytes_per_block = 227 * 1024
+    clusters = True
 
     def __init__(self, directory: Path) -> None:
         """`directory` keeps what is compiled."""

@@ -44,6 +44,7 @@ class Launcher(Protocol):
 
     multiprocessors: int
     shared_bytes_per_block: int
+    clusters: bool  # of blocks that reach one another's shared memory
 
     def module(self, path: Path, macros: tuple[tuple[str, int], ...]) -> Module:
         """The kernels of a source file compiled with `macros`; in one order each time, they are its key."""
@@ -104,6 +105,7 @@ class Gpu:
         self.architecture = f"sm_{properties.major}{properties.minor}"
         self.multiprocessors = properties.multi_processor_count
         self.shared_bytes_per_block = int(properties.shared_memory_per_block_optin)
+        self.clusters = properties.major >= 9
         self._context: Any = None
         self._bound = threading.local()
         self._streams: dict[int, Any] = {}

@@ -76,9 +76,9 @@ def prepare_forward(
     plan = _plan(launcher, a, rows, maps, None, strides or y.strides)
     p = _parameters(a, plan)
     p.y_batch, p.y_row, _ = strides or y.strides
-    if plan.whole is not None:
-        p.tiles_per_run = -(-(channels // plan.runs) // plan.whole.block.channels)
-    launches = _forward_launches(plan.forward_module(launcher, add), a, plan, len(bytes(p)))
+    if plan.chain is not None:
+        p.tiles_per_run = plan.chain.tiles // (batch * plan.runs)
+    launches = _forward_launches(plan.forward_module(launcher, add), a, plan, len(bytes(p)), add)
     offsets, floats = _side_by_side(_segment_work(a, plan))
     states = (batch, channels, a.A.shape[1])
     kept = (batch, -(-length // plan.checkpoint), channels, plan.padded_state)
@@ -92,11 +92,12 @@ def prepare_forward(
     )
 
 
-def _forward_launches(module: Module, a: ScanArguments, plan: Plan, size: int) -> list[Launch]:
+def _forward_launches(module: Module, a: ScanArguments, plan: Plan, size: int, add: bool) -> list[Launch]:
     """size: bytes of parameters."""
-    if plan.whole is not None:
-        whole = plan.whole
-        return [module.bind("whole_sequence", whole.blocks, 32 * whole.block.warps, whole.shared_bytes, size)]
+    if plan.chain is not None:
+        chain = plan.chain
+        shared_bytes = chain.shared_bytes + (chain.adding_bytes if add else 0)
+        return [module.bind("chain", chain.blocks, 32 * chain.turns.warps, shared_bytes, size)]
     batch, threads, launches = a.u.shape[0], 32 * plan.warps, []
     if plan.segments > 1:
         blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
@@ -232,7 +233,7 @@ def padded(states: int) -> int:
 
 
 def _segment_work(a: ScanArguments, plan: Plan) -> dict[str, int]:
-    cells = a.u.shape[0] * plan.segments * a.u.shape[2] if plan.segments > 1 and plan.whole is None else 0
+    cells = a.u.shape[0] * plan.segments * a.u.shape[2] if plan.segments > 1 and plan.chain is None else 0
     return {"segment_state": cells * plan.padded_state, "segment_sum": cells}
 
 

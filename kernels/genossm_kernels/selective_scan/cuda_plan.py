@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from genossm_kernels._cuda.launch import Launcher, Module
+from genossm_kernels.selective_scan.cuda_turns import Chain, fastest_chain
 
 _FORWARD = Path(__file__).parent / "cuda_forward.cu"
 _ADJOINTS = Path(__file__).parent / "cuda_adjoints.cu"
-_WHOLE = Path(__file__).parent / "cuda_whole.cu"
+_CHAIN = Path(__file__).parent / "cuda_chain.cu"
 _BACKWARD = Path(__file__).parent / "cuda_backward.cu"
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -51,36 +52,6 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Of the forward pass in one launch: `channels` through all times, a thread `steps` times of one at once."""
-
-    channels: int
-    warps: int
-    steps: int
-
-    @property
-    def segments(self) -> int:
-        return 32 * self.warps // self.channels
-
-
-# Channels, warps and steps; of two that should take as long the later is taken.
-_WHOLE_BLOCKS = (Block(2, 8, 8), Block(2, 8, 16), Block(4, 8, 16), Block(8, 8, 16), Block(16, 8, 16))
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The forward pass in one launch."""
-
-    block: Block
-    blocks: int
-    shared_bytes: int
-
-    @property
-    def macros(self) -> tuple[tuple[str, int], ...]:
-        return ("BLOCK_WARPS", self.block.warps), ("STEPS", self.block.steps), ("TILE_CHANNELS", self.block.channels)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Launch geometry of one pass; `*_bytes` is the shared memory of a block."""
 
@@ -100,7 +71,7 @@ class Plan:
     gradient_blocks: int
     gradient_bytes: int
     macros: tuple[tuple[str, int], ...]
-    whole: Whole | None  # instead of segments, in the forward pass
+    chain: Chain | None  # instead of segments, in the forward pass
 
     @property
     def tiles(self) -> int:
@@ -118,8 +89,8 @@ class Plan:
     def forward_module(self, launcher: Launcher, add: bool) -> Module:
         """add: to what the memory of the outputs holds."""
         more = (("ADD_Y", 1),) if add else ()
-        if self.whole is not None:
-            return launcher.module(_WHOLE, (*self.macros, *self.whole.macros, *more))
+        if self.chain is not None:
+            return launcher.module(_CHAIN, (*self.macros, *self.chain.macros, *more))
         return launcher.module(_FORWARD, (*self._segment_macros(), *more))
 
     def adjoint_module(self, launcher: Launcher) -> Module:
@@ -190,50 +161,26 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
             ("PADDED_STATE", padded_state),
             ("SOFTPLUS", int(shape.softplus)),
         ),
-        whole=None if shape.backward else _whole(launcher, shape, padded_state, runs),
+        chain=None if shape.backward else _chain(launcher, shape, padded_state, runs),
     )
 
 
-def _whole(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Whole | None:
-    """The fastest launch that does it all, or None where segments are faster."""
-    wholes = [whole_of(shape, padded_state, runs, block) for block in _WHOLE_BLOCKS]
-    fitting = [whole for whole in wholes if whole.shared_bytes <= launcher.shared_bytes_per_block]
-    times = {_whole_time(launcher, shape.length, padded_state, whole): whole for whole in fitting}
-    least = min(times, default=math.inf)
-    return times[least] if least < _segments_time(launcher, shape, padded_state) else None
-
-
-def whole_of(shape: Shape, padded_state: int, runs: int, block: Block) -> Whole:
-    """Mirrors TOP and STAGE of cuda_whole.cu."""
-    size, channels = shape.dtype.itemsize, block.channels
-    rows = (3 + shape.gate) * (block.steps * channels + max(4, min(16, channels * size)) // size)
-    maps = 2 * (block.steps * padded_state + 16 // size)
-    stages = 1 if shape.length <= block.segments * block.steps else 2
-    gap = 0 if channels == 1 else max(4, 32 // channels)
-    top = 8 * channels * (block.segments + gap) + 2 * channels * padded_state + 24
-    return Whole(
-        block=block,
-        blocks=shape.batch * runs * -(-(shape.channels // runs) // channels),
-        shared_bytes=4 * top + stages * block.segments * (rows + maps) * size,
-    )
-
-
-def _whole_time(launcher: Launcher, length: int, padded_state: int, whole: Whole) -> float:
-    """Microseconds on an H100, fitted: a step's rows cost the same be they wide or narrow, its channels come on top."""
-    block = whole.block
-    chunk = block.segments * block.steps
-    steps = -(-length // chunk) * chunk
-    rounds = -(-whole.blocks // launcher.multiprocessors)
-    return 3.5 + rounds * steps * (6.2e-3 + 1.28e-3 * block.channels * padded_state / 16)
+def _chain(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Chain | None:
+    """The fastest chain, or None where segments are faster."""
+    sizes = (shape.dtype.itemsize, padded_state, shape.batch * runs, shape.channels // runs)
+    chain, time = fastest_chain(launcher, shape.length, *sizes)
+    # Segments end early where states vanish within them, a chain never does: with much work it has to be well ahead.
+    ahead = 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.9
+    return chain if time < ahead * _segments_time(launcher, shape, padded_state) else None
 
 
 def _segments_time(launcher: Launcher, shape: Shape, padded_state: int) -> float:
-    """The same of segments: one launch, or three that wait for themselves where there is little work; and the time that
-    Python takes for two launches more."""
+    """Microseconds that segments take: one launch, or three, which wait for themselves where there is little work, and
+    then the time that Python takes for two more."""
     if shape.length <= CHECKPOINT:
         return 8.4 + 0.22 * shape.length
     work = shape.batch * shape.length * shape.channels * padded_state / 16
-    return 3 + max(41 + 2.6e-6 * work, 26 + 11.2e-6 * work * _H100 / launcher.multiprocessors)
+    return 3 + max(41 + 2.6e-6 * work, 26 + 10.4e-6 * work * _H100 / launcher.multiprocessors)
 
 
 def _blocks(launcher: Launcher, shared_bytes: int, most: int) -> int:

@@ -1,0 +1,105 @@
+"""The forward pass in one launch whose warps take turns along the sequence: its shapes, and how long they take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from genossm_kernels._cuda.launch import Launcher
+
+_MULTIPROCESSORS = 132  # of the H100 that the times below are of
+# Clusters of so many blocks that an H100 holds at once: groups of its multiprocessors are not all multiples of four.
+_AT_ONCE = {1: 132, 2: 66, 4: 30}
+_FIXED = 0.26  # of a round's time, whatever the number of states; the rest is of 16
+
+
+@dataclass(frozen=True)
+class Turns:
+    """`channels` of a warp, `steps` of a lane at once, `warps` of a block, blocks of a `cluster`."""
+
+    channels: int
+    warps: int
+    cluster: int
+    steps: int = 16
+
+    @property
+    def round(self) -> int:
+        """Steps until it is the first warp's turn again."""
+        return self.cluster * self.warps * self.steps * 32 // self.channels
+
+
+# Microseconds on an H100, medians: before the first turn and after the last, and a round, with 16 states in bfloat16.
+_TIMES = {
+    Turns(16, 12, 1): (6.0, 6.55),
+    Turns(16, 12, 2): (6.5, 6.8),
+    Turns(16, 12, 4): (6.0, 7.5),
+    Turns(16, 8, 1): (4.3, 4.85),
+    Turns(8, 12, 1): (4.5, 7.9),
+    Turns(8, 12, 2): (8.0, 8.0),
+    Turns(8, 8, 1): (4.4, 5.9),
+    Turns(8, 8, 2): (7.2, 6.1),
+    Turns(8, 8, 4): (7.4, 6.6),
+    Turns(8, 4, 4): (5.2, 4.3),
+}
+
+
+@dataclass(frozen=True)
+class Chain:
+    turns: Turns
+    tiles: int  # chains, each of a cluster
+    shared_bytes: int  # of a block
+    adding_bytes: int  # more, where outputs are added to what is there
+
+    @property
+    def blocks(self) -> int:
+        return self.tiles * self.turns.cluster
+
+    @property
+    def macros(self) -> tuple[tuple[str, int], ...]:
+        turns = self.turns
+        return (
+            ("CLUSTER", turns.cluster),
+            ("STEPS", turns.steps),
+            ("TILE_CHANNELS", turns.channels),
+            ("WARPS", turns.warps),
+        )
+
+
+def chain_of(turns: Turns, item_size: int, padded_state: int, runs: int, run_length: int) -> Chain:
+    """runs: of channels that share a direction and a group, in all sequences.   Mirrors TOP and WARP_FLOATS of
+    cuda_chain.cu."""
+    segments = 32 // turns.channels
+    rows = segments * (turns.steps + 1) * turns.channels
+    stored = 4 * rows + 2 * segments * turns.steps * padded_state
+    maps = 2 * segments * (turns.steps * padded_state + 4)
+    top = padded_state * turns.channels * (1 + turns.warps) + 24
+    return Chain(
+        turns=turns,
+        tiles=runs * -(-run_length // turns.channels),
+        shared_bytes=4 * (top + turns.warps * (maps + -(-stored * item_size // 16) * 4)),
+        adding_bytes=turns.warps * 2 * rows * item_size,
+    )
+
+
+def fastest_chain(
+    launcher: Launcher, length: int, item_size: int, padded_state: int, runs: int, run_length: int
+) -> tuple[Chain | None, float]:
+    """And its microseconds; none fits where a multiprocessor's shared memory is too small."""
+    best, least = None, math.inf
+    for turns in _TIMES:
+        chain = chain_of(turns, item_size, padded_state, runs, run_length)
+        if turns.cluster > 1 and not launcher.clusters:
+            continue
+        if chain.shared_bytes + chain.adding_bytes > launcher.shared_bytes_per_block:
+            continue
+        time = _time(launcher, length, padded_state, chain)
+        if time < least:
+            best, least = chain, time
+    return best, least
+
+
+def _time(launcher: Launcher, length: int, padded_state: int, chain: Chain) -> float:
+    start, each = _TIMES[chain.turns]
+    at_once = max(1, _AT_ONCE[chain.turns.cluster] * launcher.multiprocessors // _MULTIPROCESSORS)
+    rounds = -(-chain.tiles // at_once) * -(-length // chain.turns.round)
+    return start + rounds * each * (_FIXED + (1 - _FIXED) * padded_state / 16)
