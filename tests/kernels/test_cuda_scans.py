@@ -264,8 +264,10 @@ def test_packed_sequences_equal_separate_ones(device: torch.device) -> None:
     for length in lengths:
         rows = slice(start, start + length)
         y, gradient = run(rows, None)
-        torch.testing.assert_close(packed[:, rows], y, rtol=2e-6, atol=2e-6)
-        torch.testing.assert_close(packed_gradient[:, rows], gradient, rtol=1e-5, atol=1e-5)
+        # Alone it is cut into other segments, and so rounded elsewhere: single elements, where large terms cancel, are off
+        # by more than this, but what leaks across a boundary is a thousand times as much.
+        for found, expected in ((packed[:, rows], y), (packed_gradient[:, rows], gradient)):
+            assert (found - expected).norm() <= 2e-6 * expected.norm()
         start += length
 
 
@@ -277,7 +279,7 @@ BROKEN = {
     ),
     "in_turns": (
         "_CHAIN",
-        "chain(const ScanParams p)",
+        "chain(const Params params)",
         (
             "await_copies<0>();",
             "if (segment > 0) state[j] = before;",

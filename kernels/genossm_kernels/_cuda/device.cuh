@@ -85,6 +85,20 @@ __device__ __forceinline__ void store_watched(shared_address slots, int index, c
     asm volatile("st.volatile.shared.v4.f32 [%0], {%1, %2, %3, %4};"
                  ::"r"(slots + 16 * index), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w) : "memory");
 }
+// A warp says that all it has written is there; and one that needs that waits until so many have said so.
+__device__ __forceinline__ void tell(int* count) {
+    __threadfence();
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) atomicAdd(count, 1);
+}
+__device__ __forceinline__ void hear(const int* count, int wanted) {
+    if (threadIdx.x % 32 == 0) {
+        int found;
+        do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(found) : "l"(count) : "memory");
+        while (found < wanted);
+    }
+    __syncwarp();
+}
 // The shared memory of a cluster of blocks: what block `rank` holds where this one has `slots`, and a barrier of all.
 #if defined(CLUSTER) && CLUSTER > 1
 __device__ __forceinline__ shared_address address_there(shared_address slots, int rank) {

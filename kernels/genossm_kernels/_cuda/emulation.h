@@ -1,6 +1,6 @@
 // A GPU for tests: the kernels' own source, compiled by a host C++ compiler, one fiber a thread. Warp shuffles and
-// barriers are real meeting points, so that a missing one, a wrong index or an unwritten element shows. The blocks of a
-// cluster run side by side, clusters one after the other.
+// barriers are real meeting points, so that a missing one, a wrong index or an unwritten element shows. Blocks that need
+// one another run side by side, others one after the other.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,6 +14,10 @@
 #ifndef CLUSTER
 #define CLUSTER 1
 #endif
+#ifndef BOTH
+#define BOTH 0
+#endif
+#define TOGETHER (CLUSTER * (1 + BOTH))  // blocks that run side by side: of one cluster, or of two that wait for each other
 #define __device__
 #define __global__
 #define __forceinline__ inline
@@ -76,10 +80,10 @@ inline std::vector<Fiber> fibers;
 inline ucontext_t scheduler;
 inline int current = 0, block_threads = 0;
 inline std::vector<Meeting> warp_meetings;
-inline Meeting block_meetings[CLUSTER], cluster_meeting;
+inline Meeting block_meetings[TOGETHER], cluster_meetings[TOGETHER / CLUSTER];
 inline std::vector<float> exchange;
 inline std::vector<unsigned> votes;
-inline std::vector<float4> shared[CLUSTER];
+inline std::vector<float4> shared[TOGETHER];
 inline void (*body)() = nullptr;
 inline void forget_copies();
 
@@ -98,16 +102,16 @@ inline void fiber_main() {
     body();
     fibers[current].finished = true;
 }
-inline void run_cluster(size_t shared_bytes) {
-    const int threads = CLUSTER * block_threads;
-    for (int rank = 0; rank < CLUSTER; ++rank) {
+inline void run_together(size_t shared_bytes) {
+    const int threads = TOGETHER * block_threads;
+    for (int rank = 0; rank < TOGETHER; ++rank) {
         // Poison: reading shared memory that nothing wrote gives NaN.
         shared[rank].assign(shared_bytes / sizeof(float4) + 1, float4{NAN, NAN, NAN, NAN});
         block_meetings[rank] = Meeting();
     }
     fibers.resize(threads);
     warp_meetings.assign(threads / WARP, Meeting());
-    cluster_meeting = Meeting();
+    for (auto& meeting : cluster_meetings) meeting = Meeting();
     exchange.assign(threads, NAN);
     votes.assign(threads, 0);
     forget_copies();
@@ -149,13 +153,21 @@ inline void __threadfence() {}
 template <class T> inline void __stcs(T* target, const T& value) { *target = value; }
 inline void __syncwarp() { emulation::meet(emulation::my_warp(), emulation::WARP); }
 inline void __syncthreads() { emulation::meet(emulation::block_meetings[emulation::my_rank()], emulation::block_threads); }
-inline void sync_cluster() { emulation::meet(emulation::cluster_meeting, CLUSTER * emulation::block_threads); }
+inline void sync_cluster() { emulation::meet(emulation::cluster_meetings[emulation::my_rank() / CLUSTER], CLUSTER * emulation::block_threads); }
 typedef float4* shared_address;
 inline shared_address address_of(float4* slot) { return slot; }
 inline shared_address address_there(shared_address slots, int rank) {
-    return emulation::shared[rank].data() + (slots - emulation::shared[emulation::my_rank()].data());
+    return emulation::shared[emulation::my_rank() / CLUSTER * CLUSTER + rank].data() + (slots - emulation::shared[emulation::my_rank()].data());
 }
 inline void store_there(shared_address there, int index, const float4& value) { there[index] = value; }
+inline void tell(int* count) {
+    __syncwarp();
+    if (emulation::current % emulation::WARP == 0) ++*count;
+}
+inline void hear(const int* count, int wanted) {
+    while (*count < wanted) swapcontext(&emulation::fibers[emulation::current].context, &emulation::scheduler);
+    __syncwarp();
+}
 // Reads what another warp is to write; others run meanwhile.
 inline float4 watch(shared_address slots, int index) {
     swapcontext(&emulation::fibers[emulation::current].context, &emulation::scheduler);
@@ -232,8 +244,8 @@ inline void await_copies() {
         emulation::block_threads = block;                                                                   \
         grid_size = {gx, gy, 1};                                                                            \
         for (unsigned y = 0; y < gy; ++y)                                                                   \
-            for (unsigned x = 0; x < gx; x += CLUSTER) {                                                    \
+            for (unsigned x = 0; x < gx; x += TOGETHER) {                                                   \
                 blockIdx.x.first = x, blockIdx.y = y;                                                       \
-                emulation::run_cluster(shared);                                                             \
+                emulation::run_together(shared);                                                             \
             }                                                                                               \
     }

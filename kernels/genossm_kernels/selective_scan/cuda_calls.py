@@ -71,25 +71,29 @@ def prepare_forward(
     add: bool,
 ) -> ForwardCall:
     """rows, maps: addresses of activations, of B and C, or-ed.   strides: of the caller's memory for y."""
-    batch, length, channels = a.u.shape
     y = Layout.of(a.u.shape, a.u.dtype)
     plan = _plan(launcher, a, rows, maps, None, strides or y.strides)
-    p = _parameters(a, plan)
+    p = parameters_of(a, plan)
     p.y_batch, p.y_row, _ = strides or y.strides
-    if plan.chain is not None:
-        p.tiles_per_run = plan.chain.tiles // (batch * plan.runs)
     launches = _forward_launches(plan.forward_module(launcher, add), a, plan, len(bytes(p)), add)
     offsets, floats = _side_by_side(_segment_work(a, plan))
-    states = (batch, channels, a.A.shape[1])
-    kept = (batch, -(-length // plan.checkpoint), channels, plan.padded_state)
+    final_state, kept = forward_layouts(a, plan, need_backward)
     return ForwardCall(
         program=Program(launches, p, _FORWARD),
         y=y,
-        final_state=Layout.of(states, torch.float32),
-        kept=Layout.of(kept, torch.float32) if need_backward else None,
+        final_state=final_state,
+        kept=kept,
         work=Layout.of((floats,), torch.float32) if floats else None,
         sums=offsets[1],
     )
+
+
+def forward_layouts(a: ScanArguments, plan: Plan, need_backward: bool) -> tuple[Layout, Layout | None]:
+    """Of the final state, and of the states that the backward pass wants kept."""
+    batch, length, channels = a.u.shape
+    kept = (batch, -(-length // plan.checkpoint), channels, plan.padded_state)
+    final_state = Layout.of((batch, channels, a.A.shape[1]), torch.float32)
+    return final_state, Layout.of(kept, torch.float32) if need_backward else None
 
 
 def _forward_launches(module: Module, a: ScanArguments, plan: Plan, size: int, add: bool) -> list[Launch]:
@@ -114,7 +118,7 @@ def prepare_backward(
     batch, length, channels = a.u.shape
     places = _own_places(a) if targets is None else Places(*targets)  # type: ignore[arg-type]
     plan = _plan(launcher, a, rows, maps, grad_y, places.z)
-    p = _parameters(a, plan)
+    p = parameters_of(a, plan)
     p.grad_y_batch, p.grad_y_row, _ = grad_y
     _describe_places(p, places, a.A.shape[1])
     module, size = plan.backward_module(launcher), len(bytes(p))
@@ -146,11 +150,17 @@ def _plan(
     launcher: Launcher, a: ScanArguments, rows: int, maps: int, grad_y: Strides | None, written: Strides | None
 ) -> Plan:
     """written: strides of y, or of the gradient of z."""
+    return plan_for(launcher, shape_of(a, rows, maps, written, grad_y))
+
+
+def shape_of(
+    a: ScanArguments, rows: int, maps: int, written: Strides | None, grad_y: Strides | None = None, both: bool = False
+) -> Shape:
     batch, length, channels = a.u.shape
     groups, d_state = a.B.shape[2:]
     blocks, vector = len(a.reverse), 16 // a.u.dtype.itemsize
     strides = (a.u.stride(), a.delta.stride(), None if a.z is None else a.z.stride(), grad_y, written)
-    shape = Shape(
+    return Shape(
         dtype=a.u.dtype,
         batch=batch,
         length=length,
@@ -169,11 +179,11 @@ def _plan(
         and _whole(a.B.stride(), vector)
         and _whole(a.C.stride(), vector),
         backward=grad_y is not None,
+        both=both,
     )
-    return plan_for(launcher, shape)
 
 
-def _parameters(a: ScanArguments, plan: Plan) -> ScanParameters:
+def parameters_of(a: ScanArguments, plan: Plan) -> ScanParameters:
     """Sizes and the inputs' strides."""
     p = ScanParameters()
     p.u_batch, p.u_row, _ = a.u.stride()
@@ -186,7 +196,9 @@ def _parameters(a: ScanArguments, plan: Plan) -> ScanParameters:
     p.groups, p.d_state = a.B.shape[2:]
     p.blocks = len(a.reverse)
     p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
-    p.runs, p.tiles_per_run, p.parts_per_run = plan.runs, plan.tiles_per_run, plan.parts_per_run
+    p.runs, p.parts_per_run = plan.runs, plan.parts_per_run
+    width = None if plan.chain is None else plan.chain.turns.channels
+    p.tiles_per_run = plan.tiles_per_run if width is None else -(-(p.channels // plan.runs) // width)
     p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, plan.checkpoint
     return p
 

@@ -5,10 +5,15 @@
 #include "cuda_common.cuh"
 
 // Further macros: TILE_CHANNELS of a warp, a power of two; STEPS of a lane; WARPS of a block; the blocks of a CLUSTER.
-// ADD_Y: outputs are added to what y holds, as the second of two directions does.
+// ADD_Y: outputs are added to what y holds, as the second of two directions does. BOTH: two directions of the same rows in
+// one launch; each writes the outputs of the times that it comes to first, and is added to those of the other.
 #ifndef ADD_Y
 #define ADD_Y 0
 #endif
+#ifndef BOTH
+#define BOTH 0
+#endif
+constexpr bool ADDS = ADD_Y || BOTH;
 // A lane owns one channel in STEPS times, a segment; its warp all channels of the tile in a chunk of so many segments.
 constexpr int THREADS = 32 * WARPS, SEGMENTS = 32 / TILE_CHANNELS, CHUNK = SEGMENTS * STEPS;
 static_assert(WARPS * CLUSTER > 1, "a warp that hands on to itself would race with its own emptying of the hand");
@@ -21,28 +26,52 @@ constexpr int ELEMENT = sizeof(storage_t);
 constexpr int ROW_SEGMENT = (STEPS + 1) * TILE_CHANNELS, ROW_ELEMENTS = SEGMENTS * ROW_SEGMENT;
 constexpr int MAP_ELEMENTS = CHUNK * PADDED_STATE;
 constexpr int MAP_SEGMENT = STEPS * PADDED_STATE + 4, MAP_FLOATS = SEGMENTS * MAP_SEGMENT;  // as floats
-// delta and u, B and C; then two stages of z, where y is put too, and of what y is added to.
+// delta and u, B and C; then two stages of z, where y is put too, and of what is added to it.
 constexpr int DELTA = 0, U = ROW_ELEMENTS, B_MAP = 2 * ROW_ELEMENTS, C_MAP = B_MAP + MAP_ELEMENTS;
-constexpr int LATE = C_MAP + MAP_ELEMENTS, LATE_STAGE = (1 + ADD_Y) * ROW_ELEMENTS;
+constexpr int LATE = C_MAP + MAP_ELEMENTS, LATE_STAGE = (1 + ADDS) * ROW_ELEMENTS;
 constexpr int STORED = LATE + 2 * LATE_STAGE;
 constexpr int WARP_FLOATS = 2 * MAP_FLOATS + (STORED * ELEMENT + 15) / 16 * 4;
 enum { DELTA_SOURCE, U_SOURCE, Z_SOURCE, B_SOURCE, C_SOURCE, Y_SOURCE, SOURCES };
-constexpr int TOP = 4 * (HANDS + WARPS * HANDS) + 4 * SOURCES;  // floats of a block before its warps'
+constexpr int TOP = 4 * (HANDS + WARPS * HANDS) + 4 * (SOURCES + 1);  // floats of a block before its warps'
+
+// What the two directions do not share; strides they do.
+struct Own {
+    const storage_t *u, *delta, *B, *C, *z;
+    const float *A, *D, *bias, *initial_state;
+    float *final_state, *checkpoints;
+};
+__device__ __forceinline__ Own own_of(const ScanParams& p) {
+    return {p.u, p.delta, p.B, p.C, p.z, p.A, p.D, p.bias, p.initial_state, p.final_state, p.checkpoints};
+}
+// Where states are kept and arrivals counted: in shared memory, since registers are short.
+struct __align__(16) Places {
+    float* checkpoints;
+    int* arrivals;
+};
+#if BOTH
+struct Params {
+    Own second;     // goes the other way
+    int* arrivals;  // (tiles, 2): warps of a direction that have written all that they come to first
+    ScanParams first;
+};
+#else
+typedef ScanParams Params;
+#endif
 
 // Where the tile's rows of one array begin, and how far apart they are in the order they are processed.
 struct __align__(16) Source {
     storage_t* first;
     i64 step;
 };
-__device__ __forceinline__ Source source_of(const ScanParams& p, const Tile& tile, int index) {
-    const storage_t* first = p.delta;
+__device__ __forceinline__ Source source_of(const ScanParams& p, const Own& own, const Tile& tile, int index) {
+    const storage_t* first = own.delta;
     i64 batch = p.delta_batch, row = p.delta_row;
-    if (index == U_SOURCE) first = p.u, batch = p.u_batch, row = p.u_row;
-    if (index == Z_SOURCE) first = p.z, batch = p.z_batch, row = p.z_row;
+    if (index == U_SOURCE) first = own.u, batch = p.u_batch, row = p.u_row;
+    if (index == Z_SOURCE) first = own.z, batch = p.z_batch, row = p.z_row;
     if (index == Y_SOURCE) first = p.y, batch = p.y_batch, row = p.y_row;
     first += tile.first_channel;
-    if (index == B_SOURCE) first = p.B + tile.group * p.B_group, batch = p.B_batch, row = p.B_row;
-    if (index == C_SOURCE) first = p.C + tile.group * p.C_group, batch = p.C_batch, row = p.C_row;
+    if (index == B_SOURCE) first = own.B + tile.group * p.B_group, batch = p.B_batch, row = p.B_row;
+    if (index == C_SOURCE) first = own.C + tile.group * p.C_group, batch = p.C_batch, row = p.C_row;
     return {const_cast<storage_t*>(first) + tile.batch * batch + position(p, tile, 0) * row, tile.reversed ? -row : row};
 }
 
@@ -64,9 +93,11 @@ __device__ __forceinline__ void fetch_piece(storage_t* slot, const storage_t* so
         for (int k = 0; k < BYTES / ELEMENT; ++k) slot[k] = k < count ? source[k] : static_cast<storage_t>(0);
     }
 }
-// A chunk's rows, of which `times` are there and `count` elements of each, into segments SPACE elements apart.
+// A chunk's rows from `from` on, of which `times` are there and `count` elements of each, into segments SPACE elements
+// apart; zeros for the others.
 template <int WIDTH, int SPACE, bool WHOLE>
-__device__ __forceinline__ void fetch_chunk(const Source& source, i64 first_time, int times, int count, storage_t* target) {
+__device__ __forceinline__ void fetch_chunk(const Source& source, i64 first_time, int times, int count, storage_t* target,
+                                            int from = 0) {
     typedef Pieces<WIDTH> P;
     const int lane = threadIdx.x % 32, time = lane / P::COUNT, element = lane % P::COUNT * P::ELEMENTS;
     const storage_t* first = source.first + ((first_time + time) * source.step + element);
@@ -76,7 +107,7 @@ __device__ __forceinline__ void fetch_chunk(const Source& source, i64 first_time
         const int t = round * P::TIMES + time;
         if (CHUNK % P::TIMES == 0 || t < CHUNK)
             fetch_piece<P::BYTES, WHOLE>(target + t / STEPS * SPACE + t % STEPS * WIDTH + element, first,
-                                         t < times ? count - element : 0);
+                                         from <= t && t < times ? count - element : 0);
         first += step;
     }
 }
@@ -159,20 +190,41 @@ __device__ __forceinline__ void combine_earlier(const float (&pass)[STATES], con
 }
 
 #if CLUSTER > 1
-extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1) chain(const ScanParams p) {
+extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1) chain(const Params params) {
 #else
-extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const ScanParams p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params params) {
+#endif
+#if BOTH
+    const ScanParams& p = params.first;
+    const int way = blockIdx.x / CLUSTER % 2, index = blockIdx.x / CLUSTER / 2;
+    const Own own = way == 0 ? own_of(p) : params.second;
+#else
+    const ScanParams& p = params;
+    const int index = blockIdx.x / CLUSTER;
+    const Own own = own_of(p);
 #endif
     GENOSSM_SHARED(shared);
     float4* rates = reinterpret_cast<float4*>(shared);  // (group of states, channel)
     float4* hands = rates + HANDS;                      // (warp, group of states, channel)
     Source* sources = reinterpret_cast<Source*>(hands + WARPS * HANDS);
+    Places* places = reinterpret_cast<Places*>(sources + SOURCES);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int channel = lane % TILE_CHANNELS, segment = lane / TILE_CHANNELS;
-    const int rank = blockIdx.x % CLUSTER, index = blockIdx.x / CLUSTER, tiles = p.runs * p.tiles_per_run;
-    const Tile tile = make_tile<TILE_CHANNELS>(p, index / tiles, index % tiles / p.tiles_per_run, index % p.tiles_per_run);
+    const int rank = blockIdx.x % CLUSTER, tiles = p.runs * p.tiles_per_run;
+    Tile tile = make_tile<TILE_CHANNELS>(p, index / tiles, index % tiles / p.tiles_per_run, index % p.tiles_per_run);
+#if BOTH
+    tile.reversed ^= way == 1;
+    // The first direction comes first to half of the chunks, the second to all times behind them: those before `late_from`
+    // in the `late_chunk`, which need not be whole, and in the chunks before it.
+    const int half = static_cast<int>((p.length + CHUNK - 1) / CHUNK) / 2;
+    const int late_chunk = way == 0 ? half : static_cast<int>((p.length - static_cast<i64>(half) * CHUNK) / CHUNK);
+    const int late_from = way == 0 ? 0 : static_cast<int>((p.length - static_cast<i64>(half) * CHUNK) % CHUNK);
+    bool told = false, heard = false;
+    if (threadIdx.x == 0) places->arrivals = params.arrivals + 2 * index;
+#endif
+    if (threadIdx.x == 0) places->checkpoints = own.checkpoints;
     const bool real = channel < tile.channels;
-    if (threadIdx.x < SOURCES) sources[threadIdx.x] = source_of(p, tile, threadIdx.x);
+    if (threadIdx.x < SOURCES) sources[threadIdx.x] = source_of(p, own, tile, threadIdx.x);
 #pragma unroll 1
     for (int k = threadIdx.x; k < WARPS * HANDS; k += THREADS) {
         const int c = k % TILE_CHANNELS, n = k / TILE_CHANNELS % GROUPS * STATES;
@@ -181,15 +233,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const ScanParams 
 #pragma unroll
         for (int j = 0; j < STATES; ++j) {
             const bool inside = k < HANDS && c < tile.channels && n + j < p.d_state;
-            rate[j] = inside ? p.A[row * p.d_state + n + j] * LOG2E : 0.f;
-            state[j] = inside && p.initial_state != nullptr
-                ? p.initial_state[(static_cast<i64>(tile.batch) * p.channels + row) * p.d_state + n + j] + 0.f : 0.f;
+            rate[j] = inside ? own.A[row * p.d_state + n + j] * LOG2E : 0.f;
+            state[j] = inside && own.initial_state != nullptr
+                ? own.initial_state[(static_cast<i64>(tile.batch) * p.channels + row) * p.d_state + n + j] + 0.f : 0.f;
         }
         if (k < HANDS) rates[k] = make_float4(rate[0], rate[1], rate[2], rate[3]);
         hands[k] = k < HANDS && rank == 0 ? make_float4(state[0], state[1], state[2], state[3]) : empty_hand();
     }
-    const float bias = real && p.bias != nullptr ? p.bias[tile.first_channel + channel] : 0.f;
-    const float skip = real && p.D != nullptr ? p.D[tile.first_channel + channel] : 0.f;
+    const float bias = real && own.bias != nullptr ? own.bias[tile.first_channel + channel] : 0.f;
+    const float skip = real && own.D != nullptr ? own.D[tile.first_channel + channel] : 0.f;
     float* B = shared + TOP + warp * WARP_FLOATS;
     float* C = B + MAP_FLOATS;
     storage_t* stored = reinterpret_cast<storage_t*>(C + MAP_FLOATS);
@@ -222,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const ScanParams 
 #if CLUSTER > 1
     if (crossing) next = address_there(next, (rank + 1) % CLUSTER);
 #endif
-    float* final_state = p.final_state + (static_cast<i64>(tile.batch) * p.channels + tile.first_channel + channel) * p.d_state;
+    float* final_state = own.final_state + (static_cast<i64>(tile.batch) * p.channels + tile.first_channel + channel) * p.d_state;
     const int kept_shift = __popc(p.checkpoint - 1);  // states are kept every so many steps, a power of two
 
     int stage = 0;
@@ -230,7 +282,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const ScanParams 
     for (int chunk = rank * WARPS + warp; chunk < chunks; chunk += CLUSTER * WARPS, stage ^= 1) {
         const i64 time = static_cast<i64>(chunk) * CHUNK + segment * STEPS;
         const int times = static_cast<int>(min(static_cast<i64>(STEPS), p.length - time));
-        storage_t* late = stored + LATE + stage * LATE_STAGE + segment * ROW_SEGMENT + channel;
+        storage_t* last_rows = stored + LATE + stage * LATE_STAGE + segment * ROW_SEGMENT + channel;
+#if BOTH
+        const bool late = chunk >= late_chunk;
+        const int from = chunk == late_chunk ? late_from : 0;
+        if (late && from == 0 && !told) tell(places->arrivals + way), told = true;
+        if (late && !heard) hear(places->arrivals + 1 - way, CLUSTER * WARPS), heard = true;
+#endif
         await_copies<0>();
         __syncwarp();
         convert_map(stored + B_MAP, B);
@@ -262,11 +320,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const ScanParams 
         }
         __syncwarp();
         fetch(chunk + CLUSTER * WARPS, stage ^ 1);
+#if BOTH
+        if (late) {
+            const i64 first = static_cast<i64>(chunk) * CHUNK;
+            fetch_chunk<TILE_CHANNELS, ROW_SEGMENT, ALIGNED != 0>(
+                sources[Y_SOURCE], first, static_cast<int>(min(static_cast<i64>(CHUNK), p.length - first)), tile.channels,
+                stored + LATE + stage * LATE_STAGE + ROW_ELEMENTS, from);
+            close_copies();
+        }
+#else
+        const bool late = ADDS;
+#endif
         const bool last = segment == SEGMENTS - 1, handing = last && chunk < chunks - 1, ending = last && real && chunk == chunks - 1;
-        float* checkpoint = nullptr;
-        if (p.checkpoints != nullptr && real && times > 0 && (time & (p.checkpoint - 1)) == 0) {
-            const i64 count = (p.length + p.checkpoint - 1) >> kept_shift;
-            checkpoint = p.checkpoints + state_offset(p, tile.batch * count + (time >> kept_shift), tile.first_channel + channel, 0);
+        float* checkpoint = places->checkpoints;
+        if (checkpoint != nullptr) {
+            const i64 count = (p.length + p.checkpoint - 1) >> kept_shift, kept = tile.batch * count + (time >> kept_shift);
+            const bool keeping = real && times > 0 && (time & (p.checkpoint - 1)) == 0;
+            checkpoint = keeping ? checkpoint + state_offset(p, kept, tile.first_channel + channel, 0) : nullptr;
         }
         const float* B_rows = B + segment * MAP_SEGMENT;
         const float* C_rows = C + segment * MAP_SEGMENT;
@@ -331,20 +401,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const ScanParams 
                 }
             }
         }
+#if BOTH
+        if (late) {
+            await_copies<0>();
+            __syncwarp();
+        }
+#endif
 #pragma unroll
         for (int t = 0; t < STEPS; ++t) {
             if (GATE) {
-                const float z = to_float(late[t * TILE_CHANNELS]);
+                const float z = to_float(last_rows[t * TILE_CHANNELS]);
                 y[t] *= z * sigmoid(z);
             }
-            if (ADD_Y) y[t] += to_float(late[ROW_ELEMENTS + t * TILE_CHANNELS]);
-            late[t * TILE_CHANNELS] = to_storage(y[t]);
+            if (ADDS && late) y[t] += to_float(last_rows[ROW_ELEMENTS + t * TILE_CHANNELS]);
+            last_rows[t * TILE_CHANNELS] = to_storage(y[t]);
         }
         __syncwarp();
         const i64 first = static_cast<i64>(chunk) * CHUNK;
         write_rows(sources[Y_SOURCE], first, static_cast<int>(min(static_cast<i64>(CHUNK), p.length - first)), tile.channels,
                    stored + LATE + stage * LATE_STAGE);
     }
+#if BOTH
+    if (!told) tell(places->arrivals + way);
+#endif
 }
 
-GENOSSM_KERNEL(chain, ScanParams)
+#if BOTH
+extern "C" __global__ void clear_arrivals(const Params params) {
+    const int k = blockIdx.x * 32 + threadIdx.x;
+    if (k < 2 * params.first.batch * params.first.runs * params.first.tiles_per_run) params.arrivals[k] = 0;
+}
+GENOSSM_KERNEL(clear_arrivals, Params)
+#endif
+GENOSSM_KERNEL(chain, Params)

@@ -49,6 +49,7 @@ class Shape:
     aligned: bool
     aligned_maps: bool
     backward: bool
+    both: bool = False  # two directions in one launch
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Plan:
             return launcher.module(_CHAIN, (*self.macros, *self.chain.macros, *more))
         return launcher.module(_FORWARD, (*self._segment_macros(), *more))
 
+    def both_module(self, launcher: Launcher) -> Module:
+        assert self.chain is not None
+        return launcher.module(_CHAIN, (("BOTH", 1), *self.macros, *self.chain.macros))
+
     def adjoint_module(self, launcher: Launcher) -> Module:
         return launcher.module(_ADJOINTS, self._segment_macros())
 
@@ -113,6 +118,7 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
     floats = _Floats(padded_state, 64 * lane_states // padded_state, shape.dtype.itemsize, shape.aligned_maps)
     runs = math.lcm(shape.blocks, shape.groups)
     run_length = shape.channels // runs
+    chain = None if shape.backward else _chain(launcher, shape, padded_state, runs)
     tiles_per_run = -(-run_length // floats.warp_channels)
 
     state, output, adjoint = floats.segment(2, 1), floats.segment(3, 2), floats.segment(3, 1)
@@ -161,17 +167,23 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
             ("PADDED_STATE", padded_state),
             ("SOFTPLUS", int(shape.softplus)),
         ),
-        chain=None if shape.backward else _chain(launcher, shape, padded_state, runs),
+        chain=chain,
     )
 
 
 def _chain(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Chain | None:
-    """The fastest chain, or None where segments are faster."""
-    sizes = (shape.dtype.itemsize, padded_state, shape.batch * runs, shape.channels // runs)
-    chain, time = fastest_chain(launcher, shape.length, *sizes)
+    """The fastest chain, or None where segments are faster; of both directions, or None where two calls are."""
+    work = (launcher, shape.length, shape.dtype.itemsize, padded_state)
+    channels = (shape.batch * runs, shape.channels // runs)
+    chain, time = fastest_chain(*work, *channels)
+    segments = _segments_time(launcher, shape, padded_state)
     # Segments end early where states vanish within them, a chain never does: with much work it has to be well ahead.
     ahead = 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.9
-    return chain if time < ahead * _segments_time(launcher, shape, padded_state) else None
+    if shape.both:
+        one = time if time < ahead * segments else segments
+        chain, time = fastest_chain(*work, 2 * channels[0], channels[1])
+        return chain if time < 2 * ahead * one else None
+    return chain if time < ahead * segments else None
 
 
 def _segments_time(launcher: Launcher, shape: Shape, padded_state: int) -> float:

@@ -72,7 +72,7 @@ def chain_of(turns: Turns, item_size: int, padded_state: int, runs: int, run_len
     rows = segments * (turns.steps + 1) * turns.channels
     stored = 4 * rows + 2 * segments * turns.steps * padded_state
     maps = 2 * segments * (turns.steps * padded_state + 4)
-    top = padded_state * turns.channels * (1 + turns.warps) + 24
+    top = padded_state * turns.channels * (1 + turns.warps) + 28
     return Chain(
         turns=turns,
         tiles=runs * -(-run_length // turns.channels),
