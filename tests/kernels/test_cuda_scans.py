@@ -264,8 +264,8 @@ def test_packed_sequences_equal_separate_ones(device: torch.device) -> None:
     for length in lengths:
         rows = slice(start, start + length)
         y, gradient = run(rows, None)
-        # Alone it is cut into other segments, and so rounded elsewhere: single elements, where large terms cancel, are off
-        # by more than this, but what leaks across a boundary is a thousand times as much.
+        # Alone it is cut into other segments, and so rounded elsewhere: single elements, where large terms cancel, are
+        # off by more than this, but what leaks across a boundary is a thousand times as much.
         for found, expected in ((packed[:, rows], y), (packed_gradient[:, rows], gradient)):
             assert (found - expected).norm() <= 2e-6 * expected.norm()
         start += length
