@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from genossm.nn.config import StackConfig
 from genossm.nn.fused import fusable, mix_ways
+from genossm.nn.later import LookedUp
 from genossm.nn.mamba1 import Mamba1
 from genossm.nn.state import LayerState
 from genossm.nn.ways import Way
@@ -42,19 +43,30 @@ class Bidirectional(nn.Module):
         state: of either mixer, where its way into `hidden` begins; None is the beginning and end of a sequence. There
         is no state to carry on: what leaves one way would have to enter the other.
         """
-        fwd, rev = (None, None) if state is None else state
         if not self.tied:
+            fwd, rev = (None, None) if state is None else state
             y = self.mamba_fwd(hidden, fwd, reverse=reverse)[0]
             return y + self.mamba_rev(hidden, rev, reverse=not reverse)[0], None
+        return self.leave(self.gated(hidden, state, reverse=reverse)[0]), None
+
+    @property
+    def outer(self) -> Mamba1 | None:
+        """Whose projections lead in and out for both; None where each has its own."""
+        return self.mamba_fwd if self.tied else None
+
+    def gated(
+        self, hidden: Tensor | LookedUp, state: BothWays | None = None, *, reverse: bool = False
+    ) -> tuple[Float[Tensor, "batch length d_inner"], None]:
+        """`forward` without the projection out, where that is tied."""
         projected = self.mamba_fwd.read(hidden)
         ways = self.ways(state, reverse=reverse)
         if fusable(projected, ways):
-            return self.leave(mix_ways(projected, ways)[0]), None
+            return mix_ways(projected, ways)[0], None
+        fwd, rev = (None, None) if state is None else state
         # Halved once, so that the backward pass puts the halves together once.
         x, z = projected.chunk(2, dim=-1)
         y = self.mamba_fwd.mix(x, z, fwd, reverse=reverse)[0]
-        y = y + self.mamba_rev.mix(x, z, rev, reverse=not reverse)[0]
-        return self.leave(y), None
+        return y + self.mamba_rev.mix(x, z, rev, reverse=not reverse)[0], None
 
     def ways(self, state: BothWays | None, *, reverse: bool, rows: tuple[int, int] | None = None) -> tuple[Way, Way]:
         """Both passages over some rows."""
@@ -83,15 +95,36 @@ class BothStrands(nn.Module):
         self, hidden: Float[Tensor, "two_batch length d_strand"], state: tuple[BothWays, BothWays] | None = None
     ) -> tuple[Float[Tensor, "two_batch length d_strand"], None]:
         """Mix each strand along its own direction.   state: of the plus, then of the minus strand."""
+        both, together = self.submodule, self.gated(hidden, state)
+        if together is not None:
+            return both.leave(together[0]), None
         of_plus, of_minus = (None, None) if state is None else state
-        both, half = self.submodule, len(hidden) // 2
-        if both.tied and type(both.mamba_fwd.in_proj) is nn.Linear:  # what stands in for it may not see both as one
-            ways = both.ways(of_plus, reverse=False, rows=(0, half))
-            ways += both.ways(of_minus, reverse=True, rows=(half, 2 * half))
-            if fusable(hidden, ways):
-                return both.leave(mix_ways(both.mamba_fwd.read(hidden), ways)[0]), None
         plus, minus = hidden.chunk(2)
         return torch.cat([both(plus, of_plus)[0], both(minus, of_minus, reverse=True)[0]]), None
+
+    @property
+    def outer(self) -> Mamba1 | None:
+        """Whose projections lead in and out for all; None where each direction has its own."""
+        return self.submodule.outer
+
+    def gated(
+        self, hidden: Tensor | LookedUp, state: tuple[BothWays, BothWays] | None = None
+    ) -> tuple[Float[Tensor, "two_batch length d_inner"], None] | None:
+        """`forward` without the projection out; None where the strands go one by one."""
+        both, half = self.submodule, hidden.shape[0] // 2
+        # What stands in for the projection in may not see both strands as one.
+        if not both.tied or type(both.mamba_fwd.in_proj) is not nn.Linear:
+            return None
+        of_plus, of_minus = (None, None) if state is None else state
+        ways = both.ways(of_plus, reverse=False, rows=(0, half))
+        ways += both.ways(of_minus, reverse=True, rows=(half, 2 * half))
+        projected = both.mamba_fwd.read(hidden) if isinstance(hidden, LookedUp) else None
+        if not fusable(hidden if projected is None else projected, ways):  # pyright: ignore[reportArgumentType]
+            return None
+        return mix_ways(both.mamba_fwd.read(hidden) if projected is None else projected, ways)[0], None
+
+
+MIXERS = (Mamba1, Bidirectional, BothStrands)
 
 
 def build_mixer(config: StackConfig) -> Mamba1 | Bidirectional | BothStrands:

@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from genossm_kernels.look_up import take_rows
+
 _CELLS = 1 << 24  # of the matrix of ids that is held at once: 64 MB
 
 
@@ -20,8 +22,8 @@ class TokenEmbedding(nn.Embedding):
     """
 
     def forward(self, input: Int[Tensor, "*any"]) -> Float[Tensor, "*any d_model"]:
-        if input.is_cuda and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return look_up(self.weight, input)
+        if input.is_cuda and not torch.compiler.is_compiling():
+            return (look_up if torch.is_grad_enabled() else take_rows)(self.weight, input)
         return super().forward(input)
 
 
@@ -35,7 +37,7 @@ class _LookUp(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, ids: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.vocab, ctx.dtype = len(table), table.dtype
-        return nn.functional.embedding(ids, table)
+        return take_rows(table, ids)
 
     @staticmethod
     @once_differentiable

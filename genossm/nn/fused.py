@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from genossm.nn.later import plain_linear
 from genossm.nn.recompute import forgets
 from genossm.nn.sized import SizedConvolution, SizedScan, sizing
 from genossm.nn.state import LayerState
@@ -28,7 +29,7 @@ from genossm_kernels.causal_conv1d.placing import backward_into as convolve_back
 from genossm_kernels.causal_conv1d.placing import forward_into as convolve_into
 from genossm_kernels.causal_conv1d.projected import Projected, backward_projected
 from genossm_kernels.causal_conv1d.projected import takes as takes_projected
-from genossm_kernels.causal_conv1d.projecting import forward_projecting, projects
+from genossm_kernels.causal_conv1d.projecting import forward_projecting, projects, widens
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted
 from genossm_kernels.selective_scan.contract import CompiledBackend as ScanBackend
@@ -124,7 +125,8 @@ def mix_ways(
         options = _Options(forgets("cheap"), forgets("projections"), ways[0].mixer.leaves_plainly())
         y, *states = cast(tuple[Tensor, ...], _Inside.apply(steps, options, projected, *tensors))
     else:
-        y, states, _ = _run(steps, projected, inputs, None)
+        over = projected.is_contiguous() and not projected.requires_grad and plain_linear(ways[0].mixer.in_proj)
+        y, states, _ = _run(steps, projected, inputs, None, over=over)
     after = [LayerState(tail, memory) for tail, memory in zip(states[::2], states[1::2], strict=True)]
     for way, state in zip(ways, after, strict=True):
         notice_state(way.mixer, state.scan)
@@ -132,22 +134,28 @@ def mix_ways(
 
 
 def _run(
-    steps: tuple[Step, ...], projected: Tensor, inputs: list[Inputs], options: _Options | None
+    steps: tuple[Step, ...], projected: Tensor, inputs: list[Inputs], options: _Options | None, *, over: bool = False
 ) -> tuple[Tensor, list[Tensor], list[_Kept]]:
-    """Outputs, the two states after each way, and what its backward pass keeps, if there is one (`options`)."""
+    """Outputs, the two states after each way, and what its backward pass keeps, if there is one (`options`).
+
+    over: outputs lie over what the convolutions read, which nobody reads again.
+    """
     batch, length, width = projected.shape
-    y = torch.empty((batch, length, width // 2), dtype=projected.dtype, device=projected.device)
+    if over:
+        y = projected[..., : width // 2]
+    else:
+        y = torch.empty((batch, length, width // 2), dtype=projected.dtype, device=projected.device)
     states, kept = [], []
     for passage in _passages(steps):
         x, z = steps[passage.start].halves(projected)
         convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in passage]
         calls = [steps[n].convolution(x, inputs[n]) for n in passage]
-        tails, lows = _convolve_and_project(
-            steps[passage.start], calls, convolved, [inputs[n].x_weight for n in passage], calls
+        tails, lows, deltas = _convolve_and_project(
+            steps[passage.start], calls, convolved, [inputs[n] for n in passage], calls, widen=options is None
         )
         for n in passage:
             step, one, u, low = steps[n], inputs[n], convolved.pop(0), lows.pop(0)
-            delta = F.linear(parts(low, one)[0], one.step_weight)
+            delta = deltas.pop(0) if deltas else F.linear(parts(low, one)[0], one.step_weight)
             arguments = step.scanned(u, delta, low, z, one)
             recorded = options is not None
             memory, saved = scan_into(step.scan, arguments, step.own(y), add=step.add, need_backward=recorded)
@@ -167,13 +175,24 @@ def _passages(steps: tuple[Step, ...]) -> list[range]:
 
 
 def _convolve_and_project(
-    step: Step, calls: list[ConvArguments], outputs: list[Tensor], weights: list[Tensor], passage: list[ConvArguments]
-) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """As `_convolve`, and what `x_proj` makes of it; for some of a passage by the kernels that all of it takes."""
+    step: Step,
+    calls: list[ConvArguments],
+    outputs: list[Tensor],
+    inputs: list[Inputs],
+    passage: list[ConvArguments],
+    *,
+    widen: bool = False,
+) -> tuple[tuple[Tensor, ...], list[Tensor], list[Tensor]]:
+    """As `_convolve`, and what `x_proj` makes of it; for some of a passage by the kernels that all of it takes.
+
+    widen: the last results are step sizes, where the kernel can make them too; there are none else.
+    """
+    weights, others = [one.x_weight for one in inputs], [one.step_weight for one in inputs]
     if projects(step.convolve, passage, weights[0]):
-        return forward_projecting(step.convolve, calls, weights, outputs)
+        wanted = others if widen and all(map(widens, others)) else None
+        return forward_projecting(step.convolve, calls, weights, outputs, wanted)
     states = _convolve(step, calls, outputs)
-    return states, [F.linear(u, weight) for u, weight in zip(outputs, weights, strict=True)]
+    return states, [F.linear(u, weight) for u, weight in zip(outputs, weights, strict=True)], []
 
 
 def _convolve(step: Step, calls: list[ConvArguments], outputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -239,7 +258,7 @@ def _differentiate(
     for call, way in zip(calls, ways, strict=True):
         if options.spare:
             inputs, kept = way[1], way[2]
-            _, lows = _convolve_and_project(step, [call], [grad_x], [inputs.x_weight], calls)
+            _, lows, _ = _convolve_and_project(step, [call], [grad_x], [inputs], calls)
             way = (*way[:2], kept._replace(low=lows[0]), *way[3:])
         own, u = options.own and call is calls[-1], convolved.pop(0)
         grad_u, grad_low, of_way = _differentiate_scan(u, z, grad_z, own, *way)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from genossm.core.errors import MethodError
 from genossm.nn.config import StackConfig
 from genossm.nn.fused import fusable, mix_ways
+from genossm.nn.later import LookedUp
 from genossm.nn.neighbours import Neighbours
-from genossm.nn.norm import at_least_float32, watched
+from genossm.nn.norm import at_least_float32
 from genossm.nn.recompute import forgettable
 from genossm.nn.sized import sizing
 from genossm.nn.state import LayerState
-from genossm.nn.watching import notice_state
+from genossm.nn.watching import notice_state, watched
 from genossm.nn.ways import Way
 from genossm_kernels import causal_conv1d, selective_scan
 
@@ -62,21 +63,34 @@ class Mamba1(nn.Module):
         state: what came before the first processed position; None is the beginning of a sequence.
         reverse: run from the last position to the first.
         """
+        y, after = self.gated(hidden, state, reverse=reverse)
+        return self.out_proj(y), after
+
+    @property
+    def outer(self) -> Mamba1:
+        """Whose projections lead in and out."""
+        return self
+
+    def gated(
+        self, hidden: Tensor | LookedUp, state: LayerState | None = None, *, reverse: bool = False
+    ) -> tuple[Float[Tensor, "batch length d_inner"], LayerState | None]:
+        """`forward` without `out_proj`."""
         projected, ways = self.read(hidden), (Way(self, state, reverse),)
         if fusable(projected, ways):
             y, (after,) = mix_ways(projected, ways)
-            return self.out_proj(y), after
+            return y, after
         x, z = projected.chunk(2, dim=-1)
-        y, after = self.mix(x, z, state, reverse=reverse)
-        return self.out_proj(y), after
+        return self.mix(x, z, state, reverse=reverse)
 
     def project(self, hidden: Float[Tensor, "batch length d_model"]) -> tuple[Tensor, Tensor]:
         """`in_proj`: what the convolution reads, and the gate, each (batch, length, d_inner)."""
         x, z = self.read(hidden).chunk(2, dim=-1)
         return x, z
 
-    def read(self, hidden: Float[Tensor, "batch length d_model"]) -> Float[Tensor, "batch length two_d_inner"]:
+    def read(self, hidden: Tensor | LookedUp) -> Float[Tensor, "batch length two_d_inner"]:
         """Both of `project` in one tensor."""
+        if isinstance(hidden, LookedUp):
+            return hidden.through(self.in_proj).rows()
         projected = self.in_proj(hidden)
         if type(self.in_proj) is nn.Linear:  # what stands in for it may draw random numbers
             weights = given(self.in_proj.weight, self.in_proj.bias)

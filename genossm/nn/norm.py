@@ -10,8 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genossm.nn.config import StackConfig
+from genossm.nn.later import LookedUp, Unprojected, made
 from genossm.nn.recompute import forgettable
+from genossm.nn.watching import watched
 from genossm_kernels import add_norm
+from genossm_kernels.add_norm.contract import NormCall
+from genossm_kernels.add_norm.leaving import Leaving, forward_leaving, takes
+from genossm_kernels.checks import parameter
+from genossm_kernels.dispatch import choose_backend
+from genossm_kernels.operators import autocast_dtype, narrowed
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -84,28 +91,75 @@ def branch(
 
     narrow: to the dtype of autocast; otherwise the result has that of `norm(stream)`.
     """
-    device = stream.device.type
-    dtype = torch.get_autocast_dtype(device) if narrow and torch.is_autocast_enabled(device) else None
-    if not isinstance(norm, (RMSNorm, LayerNorm)) or watched(norm):
+    dtype = _narrow_dtype(stream) if narrow else None
+    if not plain_norm(norm):
         stream = joined(stream, mixed)
         hidden = norm(stream)
         return hidden if dtype is None else hidden.to(dtype), stream
+    assert isinstance(norm, (RMSNorm, LayerNorm))
     apply, dtype, weights = norm.apply_to, dtype or norm.weight.dtype, norm.weights
     hidden, stream = apply(stream, dtype, *weights, added=mixed)
     again = partial(_first, apply, dtype)
     return forgettable(hidden, "projections", again, stream, *weights), stream
 
 
+def branch_later(
+    norm: nn.Module,
+    stream: Tensor | LookedUp,
+    mixed: Tensor | Unprojected | None,
+    *,
+    narrow: bool = True,
+    last: bool = False,
+) -> tuple[Tensor | LookedUp, Tensor | LookedUp]:
+    """`branch` of what may not have been made yet.   last: nobody goes on with the sum, which need not be there."""
+    if plain_norm(norm) and isinstance(norm, (RMSNorm, LayerNorm)):
+        dtype = (
+            _narrow_dtype(stream.table if isinstance(stream, LookedUp) else stream) if narrow else None
+        ) or norm.weight.dtype
+        if isinstance(stream, LookedUp) and mixed is None:
+            return stream.through(lambda table: norm.apply_to(table, dtype, *norm.weights)[0]), stream
+        if isinstance(mixed, Unprojected) and isinstance(norm, RMSNorm):
+            found = _left(norm, stream, mixed, dtype, last=last)
+            if found is not None:
+                return found
+    return branch(norm, made(stream), None if mixed is None else made(mixed), narrow=narrow)
+
+
+def _left(
+    norm: RMSNorm, stream: Tensor | LookedUp, mixed: Unprojected, dtype: torch.dtype, *, last: bool
+) -> tuple[Tensor, Tensor] | None:
+    """`out_proj`, addition and norm in one pass over memory; None where no kernel does that."""
+    y, rows = mixed.y, stream.table if isinstance(stream, LookedUp) else stream
+    backend = choose_backend("add_norm", norm.backend, NormCall(y.device, (rows.dtype, dtype, y.dtype), rows.shape[-1]))
+    arguments = Leaving(
+        y=y,
+        matrix=narrowed(mixed.out_proj.weight, autocast_dtype(y) or mixed.out_proj.weight.dtype),
+        residual=rows,
+        ids=stream.ids if isinstance(stream, LookedUp) else None,
+        weight=parameter(norm.weight, torch.float32),
+        eps=norm.eps,
+        dtype=dtype,
+    )
+    if not takes(backend, arguments):
+        return None
+    hidden, after = forward_leaving(backend, arguments, keep=not last)
+    return hidden, hidden if after is None else after
+
+
+def plain_norm(norm: nn.Module) -> bool:
+    """Whether its kernels may stand for it, and no one would miss its call."""
+    return isinstance(norm, (RMSNorm, LayerNorm)) and not watched(norm)
+
+
+def _narrow_dtype(stream: Tensor) -> torch.dtype | None:
+    device = stream.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
 def joined(stream: Tensor, mixed: Tensor | None) -> Tensor:
     """The stream and what a mixer put out, in the dtype of the stream."""
     # Two dtypes in one addition: a narrow result is not first written out wide.
     return stream if mixed is None else (stream + mixed).to(stream.dtype)
-
-
-def watched(module: nn.Module) -> bool:
-    """Whether somebody wants to see the call of the module itself."""
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return any(hooks)
 
 
 def _first(apply: Callable[..., tuple[Tensor, Tensor]], dtype: torch.dtype, x: Tensor, *weights: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from genossm.core.errors import ConfigError, MethodError
 from genossm.nn.config import StackConfig
-from genossm.nn.directions import build_mixer, exchange_strands, join_strands
+from genossm.nn.directions import MIXERS, build_mixer, exchange_strands, join_strands
 from genossm.nn.embedding import TokenEmbedding
-from genossm.nn.norm import at_least_float32, branch, build_norm, joined, watched
+from genossm.nn.later import LookedUp, Unprojected, can_wait, looked_up, made, plain_linear
+from genossm.nn.norm import at_least_float32, branch, branch_later, build_norm, joined
 from genossm.nn.recompute import Recompute, recomputing
 from genossm.nn.state import LayerState, StackState
+from genossm.nn.watching import watched
 from genossm_kernels import ShapeError
 
 _LONG = 1 << 16
@@ -62,7 +64,21 @@ class Block(nn.Module):
             mixed, after = self.mixer(hidden, state)
             return joined(stream, mixed), after
 
-    def remembering(self, stream: Tensor) -> AbstractContextManager[None]:
+    def mix(
+        self, hidden: Tensor | LookedUp, state: LayerState | None
+    ) -> tuple[Tensor | Unprojected, LayerState | None]:
+        """The mixer; its last projection waits where nobody looks: a kernel may take it along with what follows."""
+        mixer: Any = self.mixer
+        own = type(mixer) in MIXERS and "forward" not in vars(mixer) and not watched(mixer)
+        outer = mixer.outer if own else None
+        if outer is not None and plain_linear(outer.in_proj) and plain_linear(outer.out_proj):
+            waits = can_wait(outer.out_proj.weight, hidden.shape[0] * hidden.shape[1])
+            found = mixer.gated(hidden, state) if waits else None
+            if found is not None:
+                return Unprojected(found[0], outer.out_proj), found[1]
+        return mixer(made(hidden), state)
+
+    def remembering(self, stream: Tensor | LookedUp) -> AbstractContextManager[None]:
         """Inside, autograd keeps what `recompute` says; a compiler decides for itself."""
         if torch.compiler.is_compiling():
             return nullcontext()
@@ -130,14 +146,14 @@ class Stack(nn.Module):
         self._check(input_ids, state)
         before = [None] * len(self.layers) if state is None else state.layers
         entering: list[Tensor] | None = [] if return_hidden_states else None
-        stream, mixed, states = self._through_blocks(self.embed(input_ids), before, entering)
-        last = self.outside(branch(self.norm_f, stream, mixed, narrow=False)[0])
+        stream, mixed, states = self._through_blocks(self._entering(input_ids), before, entering)
+        last = self.outside(made(branch_later(self.norm_f, stream, mixed, narrow=False, last=True)[0]))
         after = self._state_after(input_ids, state, states)
         return StackOutput(last, None if entering is None else (*entering, last), after)
 
     def _through_blocks(
-        self, stream: Tensor, before: Sequence[LayerState | None], entering: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor | None, list[LayerState | None]]:
+        self, stream: Tensor | LookedUp, before: Sequence[LayerState | None], entering: list[Tensor] | None
+    ) -> tuple[Tensor | LookedUp, Tensor | Unprojected | None, list[LayerState | None]]:
         """The stream, what is still to be added to it, and the states after the last token.
 
         Where nobody looks at the stream between two blocks, the norm of the second adds what the first put out: that
@@ -147,18 +163,18 @@ class Stack(nn.Module):
         for block, state in zip(self.layers, before, strict=True):
             whole = not (isinstance(block, Block) and block.divisible)
             if whole or entering is not None or self.config.strand_exchange:
-                stream, mixed = joined(stream, mixed), None
+                stream, mixed = joined(made(stream), None if mixed is None else made(mixed)), None
             if entering is not None:
-                entering.append(self.outside(stream))
+                entering.append(self.outside(made(stream)))
             if self.config.strand_exchange:
-                stream = exchange_strands(stream)
+                stream = exchange_strands(made(stream))
             if isinstance(block, Block) and not whole:
                 with block.remembering(stream):
-                    hidden, stream = branch(block.norm, stream, mixed)
+                    hidden, stream = branch_later(block.norm, stream, mixed)
                     mixed = None  # its memory is the mixer's now
-                    mixed, after = block.mixer(hidden, state)
+                    mixed, after = block.mix(hidden, state)
             else:
-                stream, after = block(stream, state)
+                stream, after = block(made(stream), state)
             states.append(after)
         return stream, mixed, states
 
@@ -177,11 +193,24 @@ class Stack(nn.Module):
 
     def embed(self, input_ids: Int[Tensor, "batch length"]) -> Float[Tensor, "rows length d_strand"]:
         """The residual stream before the first block, strands as rows."""
-        ids = input_ids if input_ids.dtype == torch.int64 else input_ids.to(torch.int32)
-        if self.complement is not None:
-            ids = torch.cat([ids, self.complement[ids].to(ids.dtype)])
-        stream = self.embedding(ids)
+        stream = self.embedding(self._ids(input_ids))
         return at_least_float32(stream) if self.config.residual_in_fp32 else stream
+
+    def _ids(self, input_ids: Tensor) -> Tensor:
+        """Of the rows of the stream, as a look-up takes them."""
+        ids = input_ids if input_ids.dtype == torch.int64 else input_ids.to(torch.int32)
+        return ids if self.complement is None else torch.cat([ids, self.complement[ids].to(ids.dtype)])
+
+    def _entering(self, input_ids: Tensor) -> Tensor | LookedUp:
+        """`embed`, not made where every step after it can do with the table and the ids."""
+        table = self.embedding.weight
+        plain = type(self.embedding) is TokenEmbedding and not watched(self.embedding)
+        plain = plain and type(self).embed is Stack.embed and "embed" not in vars(self)
+        if plain and type(table) in (Tensor, nn.Parameter):
+            found = looked_up(at_least_float32(table) if self.config.residual_in_fp32 else table, self._ids(input_ids))
+            if found is not None:
+                return found
+        return self.embed(input_ids)
 
     def outside(self, stream: Float[Tensor, "rows length d_strand"]) -> Float[Tensor, "batch length d_model"]:
         """A stream with strands as channels."""

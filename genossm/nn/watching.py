@@ -34,3 +34,9 @@ def notice_state(mixer: nn.Module, state: Tensor) -> None:
     found = getattr(_OF_THIS_THREAD, "found", None)
     if found is not None:
         found.setdefault(mixer, []).append(state.detach())
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether somebody wants to see the call of the module itself."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks)

@@ -36,7 +36,7 @@ SOURCES = {
     "many_taps": (conv_plan.WIDE, WARPS | {"WIDTH": 16, "PIECE": 2, "ADD": 1}),
     "many_taps_both_ways": (conv_both._MANY, WARPS | {"WIDTH": 16, "PIECE": 1}),
     "many_taps_of_floats": (conv_plan.WIDE, WARPS | {"WIDTH": 32, "PIECE": 1, "DTYPE": 0}),
-    "projecting": (projecting._SOURCE, TOGETHER | {"WARPS": 2, "STAGES": 2, "BLOCKS": 1}),
+    "projecting": (projecting._SOURCE, TOGETHER | {"WARPS": 2, "STAGES": 2, "BLOCKS": 1, "RANK": 16}),
     "projected": (projected._SOURCE, TOGETHER | {"ADD": 0, "BLOCKS": 2}),
     "skinny": (skinny._SOURCE, {"DTYPE": 2, "WARPS": 2, "RANK": 8, "NARROW_WHOLE": 1, "STAGES": 2}),
     "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),

@@ -111,7 +111,11 @@ def test_outputs(
     buffers = [torch.full_like(rows, float("nan")) for _ in calls]
     outputs = [buffer[..., :channels] for buffer in buffers]
     assert projecting.projects(backend, calls, weights[0]) == (len(calls) == 1 or width <= 4)
-    states, lows = projecting.forward_projecting(backend, calls, weights, outputs)
+    widen = [torch.randn((channels, min(16, columns)), generator=g).to(dtype) for _ in calls]
+    assert all(map(projecting.widens, widen))
+    states, lows, wides = projecting.forward_projecting(backend, calls, weights, outputs, widen)
+    for low, weight, wide in zip(lows, widen, wides, strict=True):
+        close(wide, F.linear(low[..., : weight.shape[1]].double(), weight.double()))
     for call, weight, u, buffer, state, low in zip(calls, weights, outputs, buffers, states, lows, strict=True):
         x = call.x.double()
         bias = None if call.bias is None else call.bias.double()
@@ -120,6 +124,23 @@ def test_outputs(
         assert buffer[..., channels:].isnan().all()
         ends = call.x[:, : width - 1].flip(1) if call.reverse[0] else call.x[:, length - width + 1 :]
         assert torch.equal(state, ends)
+
+
+def test_a_second_projection_changes_nothing_else(backend: Any) -> None:
+    g = torch.Generator().manual_seed(3)
+    rows = torch.randn((1, 75, 128), generator=g).bfloat16()
+    calls = calls_of(rows, WAYS["both"], 4)
+    weights = [torch.randn((48, 64), generator=g).bfloat16() for _ in calls]
+    outputs = [[torch.full_like(call.x, float("nan")) for call in calls] for _ in range(2)]
+    widen = [torch.randn((64, 12), generator=g).bfloat16() for _ in calls]
+    _, with_it, wides = projecting.forward_projecting(backend, calls, weights, outputs[0], widen)
+    _, without, none = projecting.forward_projecting(backend, calls, weights, outputs[1])
+    assert (len(wides), len(none)) == (2, 0)
+    for one, other in zip((*outputs[0], *with_it), (*outputs[1], *without), strict=True):
+        assert torch.equal(one, other)
+    assert not projecting.widens(torch.zeros((64, 20)))
+    assert not projecting.widens(torch.zeros((64, 6)))
+    assert not projecting.widens(torch.zeros((12, 64)).t())
 
 
 @pytest.mark.parametrize(

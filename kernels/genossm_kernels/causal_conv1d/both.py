@@ -160,7 +160,11 @@ def _macros(one: ConvArguments, piece: int, rows: tuple[Tensor, ...]) -> tuple[t
 def final_state(a: ConvArguments) -> Tensor:
     """The last inputs in the order of processing, oldest first."""
     tail = a.weight.shape[1] - 1
-    return a.x[:, :tail].flip(1) if a.reverse[0] else a.x[:, a.x.shape[1] - tail :].contiguous()
+    return (
+        a.x[:, :tail].flip(1)
+        if a.reverse[0]
+        else a.x[:, a.x.shape[1] - tail :].clone(memory_format=torch.contiguous_format)
+    )
 
 
 def _gradients(a: ConvArguments, grad_x: Tensor, sums: Tensor) -> ConvGradients:

@@ -5,13 +5,14 @@
 // sums over channels meets in shared memory, in the order of the warps.
 //
 // Macros: DTYPE (1 or 2), WIDTH, FIRST (taps meet earlier positions), SECOND (later ones), LOW (columns of low, a multiple of
-// 8), WARPS (channels / TILE), GROUP (rows whose arithmetic is written out), STAGES (steps in shared memory), BLOCKS.
+// 4), RANK (up to 16 first columns of low, which are multiplied once more: wide = low V^T; 0: none), WARPS (channels / TILE),
+// GROUP (rows whose arithmetic is written out), STAGES (steps in shared memory), BLOCKS.
 #include "matrix.cuh"
 
 struct ProjectingParams {
-    const storage_t *x, *into_first, *into_second;
+    const storage_t *x, *into_first, *into_second, *widen_first, *widen_second;
     const float *first, *first_bias, *second, *second_bias;
-    storage_t *y_first, *y_second, *low_first, *low_second;  // low: contiguous
+    storage_t *y_first, *y_second, *low_first, *low_second, *wide_first, *wide_second;  // low, wide: contiguous
     i64 x_batch, x_row, y_first_batch, y_first_row, y_second_batch, y_second_row, length;
     int run, chunks;
 };
@@ -22,6 +23,8 @@ constexpr int PADDED = (LOW + 15) / 16 * 16, PAIRS = PADDED / 16, DEEP = TILE / 
 // Rows lie an odd number of 16 bytes apart, so that eight of them are in different banks.
 constexpr int ROW = TILE + 8, SLOTS = STEP * ROW, STAGE = SLOTS * WARPS;
 constexpr int SUM_ROW = PADDED + 8, SUMS = STEP * SUM_ROW;
+// The columns of low that are multiplied once more, in rows an odd number of 16 bytes apart.
+constexpr int STEPS_ROW = 24, WIDENED = TILE / 8;
 constexpr int PACKED_WEIGHTS = WARPS * DEEP * PAIRS * 32 * 4;  // words of one W
 
 __device__ __forceinline__ void pack_weights(const storage_t* into, unsigned* packed) {
@@ -99,6 +102,43 @@ __device__ __forceinline__ void share(int lane, const float (&sums)[PAIRS][2][4]
                     make_float2(sums[pair][tile][2 * half], sums[pair][tile][2 * half + 1]);
 }
 
+#if RANK
+// wide = low[:, :RANK] V^T: V for this warp's TILE channels stays in registers. Of four neighbouring tiles of a product a
+// lane has eight neighbouring channels, and so stores 16 bytes.
+struct Widening {
+    unsigned right[WIDENED][2];
+    __device__ __forceinline__ void load(int lane, const storage_t* weight) {  // of this warp's channels
+#pragma unroll
+        for (int tile = 0; tile < WIDENED; ++tile)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int channel = tile / 4 * 32 + lane / 8 * 8 + tile % 4 * 2 + lane / 4 % 2, k = lane % 4 * 2 + 8 * half;
+                right[tile][half] = k < RANK ? *reinterpret_cast<const unsigned*>(weight + channel * RANK + k) : 0u;
+            }
+    }
+    // rows: how many are inside.   wide: of the first of them and this warp.
+    __device__ __forceinline__ void put(int lane, const storage_t* steps, storage_t* wide, i64 rows) const {
+        unsigned left[4];
+        load_matrices<false>(left, steps + lane % 16 * STEPS_ROW + lane / 16 * 8);
+        wide += lane / 4 * CHANNELS + lane % 4 * 8;
+#pragma unroll
+        for (int some = 0; some < WIDENED / 4; ++some) {
+            float sums[4][4] = {};
+#pragma unroll
+            for (int k = 0; k < 4; ++k) multiply_add(sums[k], left, right[4 * some + k][0], right[4 * some + k][1]);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const uint4 bits = make_uint4(pack_two(sums[0][2 * half], sums[0][2 * half + 1]),
+                                              pack_two(sums[1][2 * half], sums[1][2 * half + 1]),
+                                              pack_two(sums[2][2 * half], sums[2][2 * half + 1]),
+                                              pack_two(sums[3][2 * half], sums[3][2 * half + 1]));
+                if (lane / 4 + 8 * half < rows) *reinterpret_cast<uint4*>(wide + 8 * half * CHANNELS + 32 * some) = bits;
+            }
+        }
+    }
+};
+#endif
+
 // One way's blocks. LATER: taps meet later positions.
 template <bool LATER>
 __device__ __forceinline__ void walk(const ProjectingParams& p, int block, float* shared) {
@@ -106,6 +146,10 @@ __device__ __forceinline__ void walk(const ProjectingParams& p, int block, float
     unsigned* packed = reinterpret_cast<unsigned*>(shared);
     float* shares = shared + PACKED_WEIGHTS;  // (warps, rows, columns)
     storage_t* stages = reinterpret_cast<storage_t*>(shares + WARPS * SUMS);
+#if RANK
+    storage_t* steps = stages + STAGES * STAGE;  // zero from RANK on
+    for (int item = threadIdx.x; item < STEP * STEPS_ROW; item += THREADS) steps[item] = 0;
+#endif
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = warp * TILE + 2 * lane, batch = block / p.chunks;
     const i64 begin = static_cast<i64>(block % p.chunks) * p.run, end = min(begin + p.run, p.length);
     storage_t* mine = stages + warp * SLOTS;
@@ -125,9 +169,15 @@ __device__ __forceinline__ void walk(const ProjectingParams& p, int block, float
 #pragma unroll
     for (int ahead = 0; ahead < STAGES; ++ahead) from.fetch(p, lane, mine + ahead * STAGE, begin + AFTER + ahead * STEP);
     const i64 y_row = LATER ? p.y_second_row : p.y_first_row;
-    storage_t* y = (LATER ? p.y_second : p.y_first) + batch * (LATER ? p.y_second_batch : p.y_first_batch) + begin * y_row + channel;
+    storage_t* y = (LATER ? p.y_second : p.y_first) + batch * (LATER ? p.y_second_batch : p.y_first_batch) + begin * y_row;
+    y += lane / 8 * y_row + warp * TILE + lane % 8 * 8;
     storage_t* low = (LATER ? p.low_second : p.low_first) + batch * p.length * LOW;
     const unsigned* weights = packed + warp * DEEP * PAIRS * 128;
+#if RANK
+    Widening widening;
+    widening.load(lane, (LATER ? p.widen_second : p.widen_first) + warp * TILE * RANK);
+    storage_t* wide = (LATER ? p.wide_second : p.wide_first) + (batch * p.length + begin) * CHANNELS + warp * TILE;
+#endif
     int turn = 0;
     __syncthreads();
 #pragma unroll 1
@@ -146,18 +196,28 @@ __device__ __forceinline__ void walk(const ProjectingParams& p, int block, float
                 unpack_two(slot, window[TAIL + k]);
                 const unsigned u = convolved<LATER>(taps, window, k);
                 slot = u;  // u lies where x was
-                if (start + group + k < end) *reinterpret_cast<unsigned*>(y) = u;
-                y += y_row;
             }
 #pragma unroll
             for (int j = 0; j < TAIL; ++j) history[j][0] = window[GROUP + j][0], history[j][1] = window[GROUP + j][1];
         }
         __syncwarp();
+#pragma unroll
+        for (int item = 0; item < STEP / 4; ++item)
+            if (start + lane / 8 + 4 * item < end)
+                *reinterpret_cast<uint4*>(y + 4 * item * y_row) =
+                    *reinterpret_cast<const uint4*>(mine + turn * STAGE + (lane / 8 + 4 * item) * ROW + lane % 8 * 8);
+        y += STEP * y_row;
         float sums[PAIRS][2][4] = {};
         project(lane, mine + turn * STAGE, weights, sums);
         __syncthreads();  // the sums of the step before are read
         share(lane, sums, shares + warp * SUMS);
         from.fetch(p, lane, mine + turn * STAGE, start + AFTER + STAGES * STEP);
+#if RANK
+        if (start > begin) {  // low of the step before is whole
+            widening.put(lane, steps, wide, STEP);
+            wide += STEP * CHANNELS;
+        }
+#endif
         __syncthreads();
         for (int index = threadIdx.x; index < STEP * LOW / 2; index += THREADS) {
             const int column = index % (LOW / 2) * 2, row = index / (LOW / 2);
@@ -168,10 +228,18 @@ __device__ __forceinline__ void walk(const ProjectingParams& p, int block, float
                 const float2 part = *reinterpret_cast<const float2*>(at + other * SUMS);
                 total[0] += part.x, total[1] += part.y;
             }
-            if (start + row < end) *reinterpret_cast<unsigned*>(low + (start + row) * LOW + column) = pack_two(total[0], total[1]);
+            const unsigned bits = pack_two(total[0], total[1]);
+            if (start + row < end) *reinterpret_cast<unsigned*>(low + (start + row) * LOW + column) = bits;
+#if RANK
+            if (column < RANK) *reinterpret_cast<unsigned*>(steps + row * STEPS_ROW + column) = bits;
+#endif
         }
         turn = turn + 1 == STAGES ? 0 : turn + 1;
     }
+#if RANK
+    __syncthreads();
+    widening.put(lane, steps, wide, end - begin - (end - begin - 1) / STEP * STEP);
+#endif
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) convolve_projecting(const ProjectingParams p) {
