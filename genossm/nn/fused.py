@@ -32,8 +32,9 @@ from genossm_kernels.causal_conv1d.projected import takes as takes_projected
 from genossm_kernels.causal_conv1d.projecting import forward_projecting, projects, widens
 from genossm_kernels.dispatch import choose_backend
 from genossm_kernels.operators import autocast_dtype, intercepted
+from genossm_kernels.selective_scan.both import forward_both as scan_both
 from genossm_kernels.selective_scan.contract import CompiledBackend as ScanBackend
-from genossm_kernels.selective_scan.contract import ScanCall, ScanTargets
+from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanTargets
 from genossm_kernels.selective_scan.placing import backward_into as scan_backward_into
 from genossm_kernels.selective_scan.placing import forward_into as scan_into
 from genossm_kernels.skinny import backward_skinny
@@ -147,25 +148,41 @@ def _run(
         y = torch.empty((batch, length, width // 2), dtype=projected.dtype, device=projected.device)
     states, kept = [], []
     for passage in _passages(steps):
-        x, z = steps[passage.start].halves(projected)
-        convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in passage]
-        calls = [steps[n].convolution(x, inputs[n]) for n in passage]
-        tails, lows, deltas = _convolve_and_project(
-            steps[passage.start], calls, convolved, [inputs[n] for n in passage], calls, widen=options is None
-        )
-        for n in passage:
-            step, one, u, low = steps[n], inputs[n], convolved.pop(0), lows.pop(0)
-            delta = deltas.pop(0) if deltas else F.linear(parts(low, one)[0], one.step_weight)
-            arguments = step.scanned(u, delta, low, z, one)
-            recorded = options is not None
-            memory, saved = scan_into(step.scan, arguments, step.own(y), add=step.add, need_backward=recorded)
-            states += [tails[n - passage.start], memory]
-            if saved is not None and options is not None:
-                both = (None, None) if options.remake else (u, delta)
-                kept.append(_Kept(None if options.spare else low, saved, *both))
-            # The next way takes their memory.
-            del u, low, delta, arguments, saved
+        rows = slice(passage.start, passage.stop)
+        after, keeping = _mix_passage(steps[rows], projected, inputs[rows], y, options)
+        states += after
+        kept += keeping
     return y, states, kept
+
+
+def _mix_passage(
+    steps: tuple[Step, ...], projected: Tensor, inputs: list[Inputs], y: Tensor, options: _Options | None
+) -> tuple[list[Tensor], list[_Kept]]:
+    """`_run` of ways over the same rows. What they make besides goes when this returns, for the next ones to use."""
+    x, z = steps[0].halves(projected)
+    convolved = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for _ in steps]
+    calls = [step.convolution(x, one) for step, one in zip(steps, inputs, strict=True)]
+    tails, lows, deltas = _convolve_and_project(steps[0], calls, convolved, inputs, calls, widen=options is None)
+    deltas = deltas or [F.linear(parts(low, one)[0], one.step_weight) for low, one in zip(lows, inputs, strict=True)]
+    made = zip(steps, convolved, deltas, lows, inputs, strict=True)
+    scans = [step.scanned(u, delta, low, z, one) for step, u, delta, low, one in made]
+    states, kept = [], []
+    for tail, (memory, saved), low, scan in zip(tails, _scan(steps[0], scans, y, options), lows, scans, strict=True):
+        states += [tail, memory]
+        if saved is not None and options is not None:
+            both = (None, None) if options.remake else (scan.u, scan.delta)
+            kept.append(_Kept(None if options.spare else low, saved, *both))
+    return states, kept
+
+
+def _scan(
+    step: Step, scans: list[ScanArguments], y: Tensor, options: _Options | None
+) -> tuple[tuple[Tensor, Tensor | None], ...]:
+    """The states after the scans of one passage, and what their backward passes want kept; the sum goes into `y`."""
+    own, recorded = step.own(y), options is not None
+    if len(scans) == 1:
+        return (scan_into(step.scan, scans[0], own, add=False, need_backward=recorded),)
+    return scan_both(step.scan, scans[0], scans[1], own, need_backward=recorded)
 
 
 def _passages(steps: tuple[Step, ...]) -> list[range]:
