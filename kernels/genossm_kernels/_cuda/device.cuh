@@ -92,12 +92,9 @@ __device__ __forceinline__ void tell(int* count) {
     if (threadIdx.x % 32 == 0) atomicAdd(count, 1);
 }
 __device__ __forceinline__ void hear(const int* count, int wanted) {
-    if (threadIdx.x % 32 == 0) {
-        int found;
-        do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(found) : "l"(count) : "memory");
-        while (found < wanted);
-    }
-    __syncwarp();
+    int found;
+    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(found) : "l"(count) : "memory");
+    while (!__all_sync(FULL, found >= wanted));
 }
 // The shared memory of a cluster of blocks: what block `rank` holds where this one has `slots`, and a barrier of all.
 #if defined(CLUSTER) && CLUSTER > 1

@@ -190,6 +190,14 @@ inline float __shfl_up_sync(unsigned, float value, unsigned distance, int width)
     __syncwarp();
     return other;
 }
+inline int __shfl_sync(unsigned, int value, int lane) {
+    const int me = emulation::current;
+    emulation::exchange[me] = __int_as_float(value);
+    __syncwarp();
+    const int other = __float_as_int(emulation::exchange[me / emulation::WARP * emulation::WARP + lane]);
+    __syncwarp();
+    return other;
+}
 inline unsigned __ballot_sync(unsigned, bool predicate) {
     const int me = emulation::current, first = me / emulation::WARP * emulation::WARP;
     emulation::votes[me] = predicate;

@@ -208,7 +208,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
     float4* hands = rates + HANDS;                      // (warp, group of states, channel)
     Source* sources = reinterpret_cast<Source*>(hands + WARPS * HANDS);
     Places* places = reinterpret_cast<Places*>(sources + SOURCES);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    // Through a shuffle, so that the compiler knows that a warp stays together.
+    const int warp = __shfl_sync(FULL, static_cast<int>(threadIdx.x / 32), 0), lane = threadIdx.x % 32;
     const int channel = lane % TILE_CHANNELS, segment = lane / TILE_CHANNELS;
     const int rank = blockIdx.x % CLUSTER, tiles = p.runs * p.tiles_per_run;
     Tile tile = make_tile<TILE_CHANNELS>(p, index / tiles, index % tiles / p.tiles_per_run, index % p.tiles_per_run);
@@ -407,15 +408,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
             __syncwarp();
         }
 #endif
+        if (GATE)
 #pragma unroll
-        for (int t = 0; t < STEPS; ++t) {
-            if (GATE) {
+            for (int t = 0; t < STEPS; ++t) {
                 const float z = to_float(last_rows[t * TILE_CHANNELS]);
                 y[t] *= z * sigmoid(z);
             }
-            if (ADDS && late) y[t] += to_float(last_rows[ROW_ELEMENTS + t * TILE_CHANNELS]);
-            last_rows[t * TILE_CHANNELS] = to_storage(y[t]);
-        }
+        if (ADDS && late)
+#pragma unroll
+            for (int t = 0; t < STEPS; ++t) y[t] += to_float(last_rows[ROW_ELEMENTS + t * TILE_CHANNELS]);
+#pragma unroll
+        for (int t = 0; t < STEPS; ++t) last_rows[t * TILE_CHANNELS] = to_storage(y[t]);
         __syncwarp();
         const i64 first = static_cast<i64>(chunk) * CHUNK;
         write_rows(sources[Y_SOURCE], first, static_cast<int>(min(static_cast<i64>(CHUNK), p.length - first)), tile.channels,
