@@ -41,7 +41,7 @@ SOURCES = {
     "skinny": (skinny._SOURCE, {"DTYPE": 2, "WARPS": 2, "RANK": 8, "NARROW_WHOLE": 1, "STAGES": 2}),
     "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),
 }
-CLUSTERS = {f"scan_in_turns_of_{cluster}": SCAN_MACROS | TURNS | {"CLUSTER": cluster} for cluster in (2, 4)}
+CLUSTERS = {f"scan_in_turns_of_{cluster}": SCAN_MACROS | TURNS | {"CLUSTER": cluster} for cluster in (2, 3, 4)}
 needs_compiler = pytest.mark.skipif(
     not compiler.installed(), reason="genossm[cuda] is not installed: there is no NVRTC to compile with"
 )

@@ -124,7 +124,7 @@ def test_scan_is_as_accurate_as_plain_float(name: str, as_accurate: Callable[...
 IN_TURNS = [
     *((name, (16, 2, 2, 8)) for name in SCANS if name != "blocks_of_several_walks"),
     ("tuned", (16, 2, 1, 16)),
-    ("tuned", (8, 3, 1, 8)),
+    ("tuned", (8, 2, 3, 8)),
     ("both_directions_packed", (8, 2, 2, 16)),
     ("groups_bfloat16", (16, 3, 4, 16)),
     ("reverse_float16_odd", (4, 1, 4, 8)),
