@@ -189,6 +189,60 @@ __device__ __forceinline__ void combine_earlier(const float (&pass)[STATES], con
         }
 }
 
+__device__ __forceinline__ void hand_on(shared_address hand, int index, bool crossing, const float (&state)[STATES]) {
+    const float4 four = make_float4(state[0], state[1], state[2], state[3]);
+#if CLUSTER > 1
+    if (crossing) store_there(hand, index, four);
+    else
+#endif
+        store_watched(hand, index, four);
+}
+
+// Rates, and hands: what enters the sequence is in the first, nothing in the others.
+__device__ __forceinline__ void lay_out(const ScanParams& p, const Own& own, const Tile& tile, int rank, float4* rates,
+                                        float4* hands) {
+#pragma unroll 1
+    for (int k = threadIdx.x; k < WARPS * HANDS; k += THREADS) {
+        const int c = k % TILE_CHANNELS, n = k / TILE_CHANNELS % GROUPS * STATES;
+        const i64 row = tile.first_channel + c;
+        float rate[STATES], state[STATES];
+#pragma unroll
+        for (int j = 0; j < STATES; ++j) {
+            const bool inside = k < HANDS && c < tile.channels && n + j < p.d_state;
+            rate[j] = inside ? own.A[row * p.d_state + n + j] * LOG2E : 0.f;
+            state[j] = inside && own.initial_state != nullptr
+                ? own.initial_state[(static_cast<i64>(tile.batch) * p.channels + row) * p.d_state + n + j] + 0.f : 0.f;
+        }
+        if (k < HANDS) rates[k] = make_float4(rate[0], rate[1], rate[2], rate[3]);
+        hands[k] = k < HANDS && rank == 0 ? make_float4(state[0], state[1], state[2], state[3]) : empty_hand();
+    }
+}
+
+// A bit for each time of a lane's segment where packed sequences meet.
+__device__ __forceinline__ unsigned resets_of(const ScanParams& p, const Tile& tile, i64 time, int times) {
+    unsigned resets = 0u;
+    if (PACKED)
+#pragma unroll 1
+        for (int t = 0; t < STEPS; ++t)
+            if (t < times && time + t > 0) {
+                const int* row = p.seq_idx + tile.batch * p.length;
+                resets |= (row[position(p, tile, time + t)] != row[position(p, tile, time + t - 1)] ? 1u : 0u) << t;
+            }
+    return resets;
+}
+
+// Where the state entering a time is kept for the backward pass, every so many steps, a power of two; null if not `here`.
+__device__ __forceinline__ float* kept_at(const ScanParams& p, float* checkpoints, const Tile& tile, int channel, i64 time,
+                                          bool here) {
+    if (checkpoints != nullptr) {
+        const int shift = __popc(p.checkpoint - 1);
+        const i64 count = (p.length + p.checkpoint - 1) >> shift, kept = tile.batch * count + (time >> shift);
+        here = here && (time & (p.checkpoint - 1)) == 0;
+        checkpoints = here ? checkpoints + state_offset(p, kept, tile.first_channel + channel, 0) : nullptr;
+    }
+    return checkpoints;
+}
+
 #if CLUSTER > 1
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1) chain(const Params params) {
 #else
@@ -226,21 +280,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
     if (threadIdx.x == 0) places->checkpoints = own.checkpoints;
     const bool real = channel < tile.channels;
     if (threadIdx.x < SOURCES) sources[threadIdx.x] = source_of(p, own, tile, threadIdx.x);
-#pragma unroll 1
-    for (int k = threadIdx.x; k < WARPS * HANDS; k += THREADS) {
-        const int c = k % TILE_CHANNELS, n = k / TILE_CHANNELS % GROUPS * STATES;
-        const i64 row = tile.first_channel + c;
-        float rate[STATES], state[STATES];
-#pragma unroll
-        for (int j = 0; j < STATES; ++j) {
-            const bool inside = k < HANDS && c < tile.channels && n + j < p.d_state;
-            rate[j] = inside ? own.A[row * p.d_state + n + j] * LOG2E : 0.f;
-            state[j] = inside && own.initial_state != nullptr
-                ? own.initial_state[(static_cast<i64>(tile.batch) * p.channels + row) * p.d_state + n + j] + 0.f : 0.f;
-        }
-        if (k < HANDS) rates[k] = make_float4(rate[0], rate[1], rate[2], rate[3]);
-        hands[k] = k < HANDS && rank == 0 ? make_float4(state[0], state[1], state[2], state[3]) : empty_hand();
-    }
+    lay_out(p, own, tile, rank, rates, hands);
     const float bias = real && own.bias != nullptr ? own.bias[tile.first_channel + channel] : 0.f;
     const float skip = real && own.D != nullptr ? own.D[tile.first_channel + channel] : 0.f;
     float* B = shared + TOP + warp * WARP_FLOATS;
@@ -276,7 +316,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
     if (crossing) next = address_there(next, (rank + 1) % CLUSTER);
 #endif
     float* final_state = own.final_state + (static_cast<i64>(tile.batch) * p.channels + tile.first_channel + channel) * p.d_state;
-    const int kept_shift = __popc(p.checkpoint - 1);  // states are kept every so many steps, a power of two
 
     int stage = 0;
 #pragma unroll 1
@@ -294,14 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
         __syncwarp();
         convert_map(stored + B_MAP, B);
         convert_map(stored + C_MAP, C);
-        unsigned resets = 0u;  // a bit for each time of the segment where packed sequences meet
-        if (PACKED)
-#pragma unroll 1
-            for (int t = 0; t < STEPS; ++t)
-                if (t < times && time + t > 0) {
-                    const int* row = p.seq_idx + tile.batch * p.length;
-                    resets |= (row[position(p, tile, time + t)] != row[position(p, tile, time + t - 1)] ? 1u : 0u) << t;
-                }
+        const unsigned resets = resets_of(p, tile, time, times);
         float dt[STEPS], x[STEPS], y[STEPS], sigma = 0.f;
         const storage_t* rows = stored + segment * ROW_SEGMENT + channel;
 #pragma unroll
@@ -333,12 +365,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
         const bool late = ADDS;
 #endif
         const bool last = segment == SEGMENTS - 1, handing = last && chunk < chunks - 1, ending = last && real && chunk == chunks - 1;
-        float* checkpoint = places->checkpoints;
-        if (checkpoint != nullptr) {
-            const i64 count = (p.length + p.checkpoint - 1) >> kept_shift, kept = tile.batch * count + (time >> kept_shift);
-            const bool keeping = real && times > 0 && (time & (p.checkpoint - 1)) == 0;
-            checkpoint = keeping ? checkpoint + state_offset(p, kept, tile.first_channel + channel, 0) : nullptr;
-        }
+        float* checkpoint = kept_at(p, places->checkpoints, tile, channel, time, real && times > 0);
         const float* B_rows = B + segment * MAP_SEGMENT;
         const float* C_rows = C + segment * MAP_SEGMENT;
 #pragma unroll 1
@@ -373,14 +400,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
             for (int j = 0; j < STATES; ++j) leaving[j] = fmaf(pass[j], state[j], h[j]);
             // Who fills the emptied hand again has waited for what is handed on here.
             if (segment == 0) store_watched(mine, group * TILE_CHANNELS, empty_hand());
-            if (handing) {
-                const float4 four = make_float4(leaving[0], leaving[1], leaving[2], leaving[3]);
-#if CLUSTER > 1
-                if (crossing) store_there(next, group * TILE_CHANNELS, four);
-                else
-#endif
-                    store_watched(next, group * TILE_CHANNELS, four);
-            }
+            if (handing) hand_on(next, group * TILE_CHANNELS, crossing, leaving);
             if (ending)
 #pragma unroll
                 for (int j = 0; j < STATES; ++j)

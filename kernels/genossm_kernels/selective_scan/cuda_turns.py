@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from genossm_kernels._cuda.launch import Launcher
 
 _MULTIPROCESSORS = 132  # of the H100 that the times below are of
-# Clusters of so many blocks that an H100 holds at once: a cluster lies in one group of its multiprocessors, and the sizes
-# of those are not multiples of it. As the driver says; of three blocks 32 were seen to run at once, 40 not.
+# Clusters of so many blocks that an H100 holds at once: a cluster lies in one group of its multiprocessors, and the
+# sizes of those are not multiples of it. As the driver says; of three blocks 32 were seen to run at once, 40 not.
 _AT_ONCE = {1: 132, 2: 66, 3: 32, 4: 30}
 _FIXED = 0.26  # of a round's time, whatever the number of states; the rest is of 16
 
