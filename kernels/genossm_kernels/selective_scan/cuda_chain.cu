@@ -155,6 +155,15 @@ __device__ __forceinline__ float passed(float rate, float sigma, unsigned resets
     return resets != 0u ? 0.f : exp2_unit(fminf(far, near));
 }
 
+// Outputs that are floats show the rounding of every addition to D u, which is larger than what is added: states first.
+constexpr bool FINE = DTYPE == 0;
+__device__ __forceinline__ float product_of(const float (&h)[STATES], const float (&c)[STATES]) {
+    float sum = h[0] * c[0];
+#pragma unroll
+    for (int j = 1; j < STATES; ++j) sum = fmaf(h[j], c[j], sum);
+    return sum;
+}
+
 // States that are handed on. Each number says itself whether it is there: no result of arithmetic has the bits of EMPTY.
 constexpr unsigned EMPTY = 0xffffffffu;
 __device__ __forceinline__ bool is_there(const float4& four) {
@@ -386,8 +395,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
                     a[t][j] = exp2_unit(fmaf(rate[j], dt[t], barrier));
                     b[j] *= x[t];
                     h[j] = t == 0 ? b[j] : fmaf(a[t][j], h[j], b[j]);
-                    y[t] = fmaf(h[j], c[j], y[t]);
+                    if (!FINE) y[t] = fmaf(h[j], c[j], y[t]);
                 }
+                if (FINE) y[t] += product_of(h, c);
             }
             float through[STATES], sum[STATES], leaving[STATES];
             combine_earlier(pass, h, segment, through, sum);
@@ -418,8 +428,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) chain(const Params para
 #pragma unroll
                 for (int j = 0; j < STATES; ++j) {
                     state[j] *= a[t][j];
-                    y[t] = fmaf(state[j], c[j], y[t]);
+                    if (!FINE) y[t] = fmaf(state[j], c[j], y[t]);
                 }
+                if (FINE) y[t] += product_of(state, c);
             }
         }
 #if BOTH
