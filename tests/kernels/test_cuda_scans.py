@@ -283,7 +283,7 @@ BROKEN = {
         (
             "await_copies<0>();",
             "if (segment > 0) state[j] = before;",
-            "y[t] = fmaf(h[j], c[j], y[t]);",
+            "y[t] += product_of(h, c);",
             "state[j] *= a[t][j];",
         ),
     ),
