@@ -12,7 +12,7 @@ from genossm_kernels import dispatch, kinds
 from genossm_kernels._cuda import emulation, launch
 from genossm_kernels.causal_conv1d import cuda as conv_backend
 from genossm_kernels.selective_scan import cuda as scan_backend
-from genossm_kernels.selective_scan import cuda_plan
+from genossm_kernels.selective_scan import cuda_plan, cuda_turns
 
 ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -87,6 +87,28 @@ def device(
         monkeypatch.setattr(backend, "launcher_for", lambda _: emulator)
         monkeypatch.setattr(backend, "unavailable_reason", lambda _: None)
     return torch.device("cpu")
+
+
+@pytest.fixture
+def in_turns(monkeypatch: pytest.MonkeyPatch) -> Callable[[cuda_turns.Turns], list[bool]]:
+    """Makes forward scans one launch whose warps take such turns; gives a list of what was planned: whether of both
+    directions."""
+
+    def force(turns: cuda_turns.Turns) -> list[bool]:
+        planned: list[bool] = []
+
+        def chain(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_turns.Chain:
+            planned.append(shape.both)
+            ways = (1 + shape.both) * shape.batch * runs
+            sizes = (shape.dtype.itemsize, padded_state, ways, shape.channels // runs)
+            found = cuda_turns.chain_of(turns, *sizes)
+            assert found.shared_bytes + found.adding_bytes <= 227 * 1024, "no GPU has that much for a block"
+            return found
+
+        monkeypatch.setattr(cuda_plan, "_chain", chain)
+        return planned
+
+    return force
 
 
 @pytest.fixture

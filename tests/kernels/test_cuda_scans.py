@@ -98,22 +98,6 @@ def in_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_plan, "_chain", lambda *_: None)
 
 
-@pytest.fixture
-def in_turns(monkeypatch: pytest.MonkeyPatch) -> Callable[[cuda_turns.Turns], None]:
-    """Makes the forward pass one launch whose warps take such turns."""
-
-    def force(turns: cuda_turns.Turns) -> None:
-        def chain(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_turns.Chain:
-            sizes = (shape.dtype.itemsize, padded_state, shape.batch * runs, shape.channels // runs)
-            found = cuda_turns.chain_of(turns, *sizes)
-            assert found.shared_bytes <= 227 * 1024, "no GPU has that much for a block"
-            return found
-
-        monkeypatch.setattr(cuda_plan, "_chain", chain)
-
-    return force
-
-
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.usefixtures("in_segments")
 def test_scan_is_as_accurate_as_plain_float(name: str, as_accurate: Callable[..., None]) -> None:
@@ -136,7 +120,7 @@ def test_scans_in_turns_are_as_accurate(
     name: str,
     turns: tuple[int, int, int, int],
     as_accurate: Callable[..., None],
-    in_turns: Callable[[cuda_turns.Turns], None],
+    in_turns: Callable[[cuda_turns.Turns], list[bool]],
 ) -> None:
     """And leave for the backward pass what segments leave."""
     in_turns(cuda_turns.Turns(*turns))
@@ -189,10 +173,31 @@ def test_turns_are_taken_where_that_is_faster() -> None:
 
 @pytest.mark.parametrize("turns", [(16, 2, 1, 8), (8, 2, 2, 16), (16, 1, 4, 8)])
 def test_turns_go_round(
-    turns: tuple[int, int, int, int], as_accurate: Callable[..., None], in_turns: Callable[[cuda_turns.Turns], None]
+    turns: tuple[int, int, int, int],
+    as_accurate: Callable[..., None],
+    in_turns: Callable[[cuda_turns.Turns], list[bool]],
 ) -> None:
     in_turns(cuda_turns.Turns(*turns))
     as_accurate(Scan(length=2200, channels=10, step_shift=-5.0, packed=turns[0] == 8), gradients=False)
+
+
+def test_no_bits_of_a_state_are_taken_for_an_empty_hand(
+    device: torch.device, in_turns: Callable[[cuda_turns.Turns], list[bool]]
+) -> None:
+    """A number that is none, in the very bits that warps wait on, comes out as one; other channels are as before."""
+    in_turns(cuda_turns.Turns(16, 2, 2, 8))
+    tensors = {
+        name: None if tensor is None else tensor.to(device) for name, tensor in Scan(length=40).tensors().items()
+    }
+    state = tensors["initial_state"]
+    assert state is not None
+    with torch.no_grad():
+        whole = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
+        state[:, 3] = torch.full_like(state[:, 3], -1, dtype=torch.int32).view(torch.float32)
+        y = selective_scan(**tensors, backend="cuda")  # type: ignore[arg-type]
+    assert y[..., 3].isnan().all()
+    y[..., 3] = whole[..., 3]
+    assert torch.equal(y, whole)
 
 
 def test_scan_reads_slices_of_a_projection_in_place(device: torch.device) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -45,24 +44,6 @@ def two_scans(
         return ScanArguments(rows[0], rows[1], A, rows[2], rows[3], D, z, bias, True, (reverse,), state, None)
 
     return one(reverse), one(not reverse)
-
-
-@pytest.fixture
-def in_turns(monkeypatch: pytest.MonkeyPatch) -> Callable[[cuda_turns.Turns], list[bool]]:
-    """Makes scans launches of such turns; gives a list of what was planned: whether of both directions."""
-
-    def force(turns: cuda_turns.Turns) -> list[bool]:
-        planned: list[bool] = []
-
-        def chain(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_turns.Chain:
-            planned.append(shape.both)
-            ways = (1 + shape.both) * shape.batch * runs
-            return cuda_turns.chain_of(turns, shape.dtype.itemsize, padded_state, ways, shape.channels // runs)
-
-        monkeypatch.setattr(cuda_plan, "_chain", chain)
-        return planned
-
-    return force
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["from_the_beginning", "from_the_end"])

@@ -220,7 +220,8 @@ __device__ __forceinline__ void lay_out(const ScanParams& p, const Own& own, con
             const bool inside = k < HANDS && c < tile.channels && n + j < p.d_state;
             rate[j] = inside ? own.A[row * p.d_state + n + j] * LOG2E : 0.f;
             state[j] = inside && own.initial_state != nullptr
-                ? own.initial_state[(static_cast<i64>(tile.batch) * p.channels + row) * p.d_state + n + j] + 0.f : 0.f;
+                ? own.initial_state[(static_cast<i64>(tile.batch) * p.channels + row) * p.d_state + n + j] : 0.f;
+            if (__float_as_uint(state[j]) == EMPTY) state[j] = __uint_as_float(0x7fffffffu);  // the caller's, as arithmetic has it
         }
         if (k < HANDS) rates[k] = make_float4(rate[0], rate[1], rate[2], rate[3]);
         hands[k] = k < HANDS && rank == 0 ? make_float4(state[0], state[1], state[2], state[3]) : empty_hand();
