@@ -52,28 +52,31 @@ __device__ __forceinline__ Stream stream_of(const ScanParams& p, const Tile& til
     return {base + tile.batch * batch_stride + position(p, tile, time) * row_stride, row_step(tile, row_stride)};
 }
 
+// TIMES rows of COLUMNS from `first` on, of which `times` and `columns` are there. Those of the sweep in pieces of 16 bytes
+// where lanes share them out evenly, which any lane then reads; a tile's in cells, each for the lane that fetches it.
+template <int TIMES, int COLUMNS, bool WHOLE>
+__device__ __forceinline__ void fetch_rows_of(const Stream& rows, int start, int first, int times, int columns, float* slots,
+                                              int lane) {
+    constexpr bool BY_PIECE = WHOLE && TIMES == S && COLUMNS >= VECTOR && TIMES * COLUMNS % (32 * VECTOR) == 0;
+    constexpr int WIDTH = BY_PIECE ? VECTOR : 4, ROW = COLUMNS / WIDTH, AT_ONCE = 32 / ROW;
+    const int column = lane % ROW * WIDTH;
+#pragma unroll
+    for (int r = 0; r < (TIMES + AT_ONCE - 1) / AT_ONCE; ++r) {
+        const int time = r * AT_ONCE + lane / ROW, count = time < times ? columns - column : 0;
+        const storage_t* const source = rows.first + ((start + time) * rows.step + first + column);
+        if (BY_PIECE) copy_async(reinterpret_cast<float4*>(slots) + r * 32 + lane, source, count > 0);
+        else fetch_cell<WHOLE>(cell_at(slots, r * 32 + lane), source, count);
+    }
+}
 template <int TIMES>
 __device__ __forceinline__ void fetch_channels(const Tile& tile, const Stream& rows, int start, int times, float* slots,
                                                int lane) {
-    const int channel = lane % ChannelCells<TIMES>::ROW * 4;
-#pragma unroll
-    for (int r = 0; r < ChannelCells<TIMES>::ROUNDS; ++r) {
-        const int time = r * (32 / ChannelCells<TIMES>::ROW) + lane / ChannelCells<TIMES>::ROW;
-        fetch_cell<ALIGNED>(cell_at(slots, r * 32 + lane),
-                            rows.first + ((start + time) * rows.step + tile.first_channel + channel),
-                            time < times ? tile.channels - channel : 0);
-    }
+    fetch_rows_of<TIMES, WARP_CHANNELS, ALIGNED != 0>(rows, start, tile.first_channel, times, tile.channels, slots, lane);
 }
 template <int TIMES>
 __device__ __forceinline__ void fetch_states(const ScanParams& p, const Stream& rows, int start, int times, float* slots,
                                              int lane) {
-    const int state = lane % MapCells<TIMES>::ROW * 4;
-#pragma unroll
-    for (int r = 0; r < MapCells<TIMES>::ROUNDS; ++r) {
-        const int time = r * (32 / MapCells<TIMES>::ROW) + lane / MapCells<TIMES>::ROW;
-        fetch_cell<ALIGNED_MAPS>(cell_at(slots, r * 32 + lane), rows.first + ((start + time) * rows.step + state),
-                                 time < times ? p.d_state - state : 0);
-    }
+    fetch_rows_of<TIMES, PADDED_STATE, ALIGNED_MAPS != 0>(rows, start, 0, times, p.d_state, slots, lane);
 }
 template <int TIMES>
 __device__ __forceinline__ void convert_states(const float* slots, float* target, int lane) {
@@ -261,8 +264,8 @@ extern "C" __global__ void __launch_bounds__(32 * BACKWARD_WARPS, BACKWARD_BLOCK
                 fetch(0);
                 for (int start = 0; start < block_length; start += S) {
                     const int times = min(S, block_length - start);
-                    __syncwarp();
                     await_copies<0>();
+                    __syncwarp();
                     convert_channels<S>(times, bias, slots, sweep_u_slots, steps, sweep_inputs, lane);
                     convert_states<S>(sweep_B_slots, B, lane);
                     const unsigned resets = load_resets(p, tile, block_time + start, times, lane);
