@@ -72,7 +72,7 @@ def prepare_forward(
 ) -> ForwardCall:
     """rows, maps: addresses of activations, of B and C, or-ed.   strides: of the caller's memory for y."""
     y = Layout.of(a.u.shape, a.u.dtype)
-    plan = _plan(launcher, a, rows, maps, None, strides or y.strides)
+    plan = plan_for(launcher, shape_of(a, rows, maps, strides or y.strides, adds=add))
     p = parameters_of(a, plan)
     p.y_batch, p.y_row, _ = strides or y.strides
     launches = _forward_launches(plan.forward_module(launcher, add), a, plan, len(bytes(p)), add)
@@ -117,7 +117,7 @@ def prepare_backward(
     """targets: the fields of `Places`."""
     batch, length, channels = a.u.shape
     places = _own_places(a) if targets is None else Places(*targets)  # type: ignore[arg-type]
-    plan = _plan(launcher, a, rows, maps, grad_y, places.z)
+    plan = plan_for(launcher, shape_of(a, rows, maps, places.z, grad_y))
     p = parameters_of(a, plan)
     p.grad_y_batch, p.grad_y_row, _ = grad_y
     _describe_places(p, places, a.A.shape[1])
@@ -146,16 +146,17 @@ def prepare_backward(
     )
 
 
-def _plan(
-    launcher: Launcher, a: ScanArguments, rows: int, maps: int, grad_y: Strides | None, written: Strides | None
-) -> Plan:
-    """written: strides of y, or of the gradient of z."""
-    return plan_for(launcher, shape_of(a, rows, maps, written, grad_y))
-
-
 def shape_of(
-    a: ScanArguments, rows: int, maps: int, written: Strides | None, grad_y: Strides | None = None, both: bool = False
+    a: ScanArguments,
+    rows: int,
+    maps: int,
+    written: Strides | None,
+    grad_y: Strides | None = None,
+    *,
+    adds: bool = False,
+    both: bool = False,
 ) -> Shape:
+    """written: strides of y, or of the gradient of z.   adds: y to what there is.   both: directions, in one launch."""
     batch, length, channels = a.u.shape
     groups, d_state = a.B.shape[2:]
     blocks, vector = len(a.reverse), 16 // a.u.dtype.itemsize
@@ -179,6 +180,7 @@ def shape_of(
         and _whole(a.B.stride(), vector)
         and _whole(a.C.stride(), vector),
         backward=grad_y is not None,
+        adds=adds or both,
         both=both,
     )
 

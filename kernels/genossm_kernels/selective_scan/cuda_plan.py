@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,8 @@ _GRADIENT_WARPS, _GRADIENT_BLOCKS = 4, 3  # of `gradients`: small blocks, since 
 _MOST_WALKS = 8
 _BLOCK_WARPS, _MOST_BLOCKS = 4, 3  # of the forward kernels: 12 warps a multiprocessor, 168 registers a thread
 _H100 = 132  # multiprocessors
-_ROUNDS = 8  # of the warps a device holds at once, at most
+_SEGMENT_START = 6  # steps that the beginning of a segment takes as long as
+_ADJOINT_STEP = 0.73  # of a step of `gradients`: all that a multiprocessor holds of both
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Shape:
     aligned: bool
     aligned_maps: bool
     backward: bool
-    both: bool = False  # two directions in one launch
+    adds: bool = False  # outputs to what there is
+    both: bool = False  # two directions in one launch, which adds them up
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,17 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
     elif not shape.backward and shape.batch * shape.length * shape.channels <= _SHORT:
         segment_length = _short_segment(resident, shape.length, shape.batch * runs * tiles_per_run)
     else:
-        segment_length = _segment_length(resident, shape.length, shape.batch * runs * tiles_per_run)
+
+        def time(steps: int) -> float:
+            segments = shape.batch * -(-shape.length // steps) * runs
+            waves = _waves(launcher, -(-segments * tiles_per_run // _BLOCK_WARPS), blocks)
+            if shape.backward:
+                waves = _ADJOINT_STEP * waves + _parts_per_run(gradient_resident, segments, columns)[1]
+            return (steps + _SEGMENT_START) * waves
+
+        segment_length = _segment_length(shape.length, time)
     segments = -(-shape.length // segment_length)
-    parts_per_run = _parts_per_run(gradient_resident, shape.batch * segments * runs, columns)
+    parts_per_run, _ = _parts_per_run(gradient_resident, shape.batch * segments * runs, columns)
     return Plan(
         padded_state=padded_state,
         runs=runs,
@@ -175,13 +186,13 @@ def _chain(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Ch
     """The fastest chain, or None where segments are faster; of both directions, or None where two calls are."""
     work = (launcher, shape.length, shape.dtype.itemsize, padded_state)
     channels = (shape.batch * runs, shape.channels // runs)
-    chain, time = fastest_chain(*work, *channels)
+    chain, time = fastest_chain(*work, shape.adds, *channels)
     segments = _segments_time(launcher, shape, padded_state)
-    # Segments end early where states vanish within them, a chain never does: with much work it has to be well ahead.
-    ahead = 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.9
+    # Segments end early where states vanish within them, a chain never does: with much work it has to be ahead.
+    ahead = 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.95
     if shape.both:
         one = time if time < ahead * segments else segments
-        chain, time = fastest_chain(*work, 2 * channels[0], channels[1])
+        chain, time = fastest_chain(*work, shape.adds, 2 * channels[0], channels[1])
         return chain if time < 2 * ahead * one else None
     return chain if time < ahead * segments else None
 
@@ -200,16 +211,20 @@ def _blocks(launcher: Launcher, shared_bytes: int, most: int) -> int:
     return max(1, min(most, (launcher.shared_bytes_per_block + 1024) // (shared_bytes + 1024)))
 
 
-def _segment_length(resident: int, length: int, tiles: int) -> int:
-    """The multiple of CHECKPOINT, up to LONGEST_SEGMENT, that leaves the least of `resident` warps idle at the end."""
-    best, least = CHECKPOINT, math.inf
-    for rounds in range(1, _ROUNDS + 1):
-        wanted = max(1, rounds * resident // tiles)
-        candidate = min(LONGEST_SEGMENT, -(-length // (wanted * CHECKPOINT)) * CHECKPOINT)
-        time = -(-(-(-length // candidate) * tiles) // resident) * candidate
-        if time < least:
-            best, least = candidate, time
-    return best
+def _segment_length(length: int, time: Callable[[int], float]) -> int:
+    """The multiple of CHECKPOINT, up to LONGEST_SEGMENT, that takes least time, or a longer one that takes hardly more:
+    fewer states are carried, and where states vanish more of a segment is passed by."""
+    longest = min(LONGEST_SEGMENT, -(-length // CHECKPOINT) * CHECKPOINT)
+    times = {steps: time(steps) for steps in range(longest, 0, -CHECKPOINT)}
+    least = min(times.values())
+    return next(steps for steps, taken in times.items() if taken <= 1.01 * least)
+
+
+def _waves(launcher: Launcher, blocks: int, at_once: int) -> float:
+    """A multiprocessor's time for its share of `blocks`, in units of `at_once` of them side by side. Fewer take less,
+    since they share the unit for exponentials, but not in proportion."""
+    full, rest = divmod(-(-blocks // launcher.multiprocessors), at_once)
+    return full + ((rest + 0.35) / (at_once + 0.35) if rest else 0.0)
 
 
 def checkpoint_steps(batch: int, length: int, channels: int) -> int:
@@ -233,12 +248,13 @@ def _short_segment(resident: int, length: int, tiles: int) -> int:
     return min(range(_SHORT_UNIT, max(longest, _SHORT_UNIT) + 1, _SHORT_UNIT), key=time)
 
 
-def _parts_per_run(resident: int, items: int, columns: int) -> int:
+def _parts_per_run(resident: int, items: int, columns: int) -> tuple[int, int]:
     """Blocks of `gradients` side by side in a run of `columns` of them; one takes several columns in turn, which saves
-    work space, where that leaves hardly a multiprocessor idle."""
+    work space, where that leaves hardly a multiprocessor idle. And how many columns one takes in all."""
     choices = {-(-columns // walks): walks for walks in range(min(columns, _MOST_WALKS), 0, -1)}
     times = {parts: -(-items * parts // resident) * walks for parts, walks in choices.items()}
-    return min(parts for parts, time in times.items() if time <= 1.05 * min(times.values()))
+    parts = min(parts for parts, time in times.items() if time <= 1.05 * min(times.values()))
+    return parts, times[parts]
 
 
 @dataclass(frozen=True)
