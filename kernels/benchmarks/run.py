@@ -141,8 +141,7 @@ def measurements(parts: Sequence[str], repeats: int) -> Iterator[dict[str, Any]]
         for length in reversed(LENGTHS):
             for channels in WIDTHS:
                 for steps in ("trained", "large") if length == LENGTHS[-1] and channels in (256, 512) else ("trained",):
-                    # Short calls are the host's time first of all, which wanders by a third.
-                    yield from scan_rows(length, channels, steps, repeats if length > SHORT else max(repeats, 25))
+                    yield from scan_rows(length, channels, steps, repeats)
     if "convolution" in parts:
         for length, width in ((LENGTHS[-1], 4), (16_384, 4), (LENGTHS[-1], 16), (LENGTHS[-1], 24)):
             yield from convolution_rows(length, 512, width, repeats)
@@ -156,11 +155,14 @@ def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[
     other = their_inputs(tensors)
     grad_y = torch.randn_like(tensors["u"])
     call = theirs()
+    # Short calls are the host's time first of all, which wanders by a third.
+    short = length <= SHORT
+    times: dict[str, Any] = {"repeats": max(repeats, 25) if short else repeats, "in_turn": short}
     yield compare(
         point | {"what": "forward", "floor_ms": floor_ms(length, channels)},
         without_gradient(lambda: selective_scan(**tensors, backend="cuda")),
         None if call is None else without_gradient(lambda: call(**other, delta_softplus=True)),
-        repeats,
+        **times,
     )
     yield compare(
         point | {"what": "forward+backward"},
@@ -168,7 +170,7 @@ def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[
         None
         if call is None
         else training_step(lambda **t: call(**t, delta_softplus=True), other, grad_y.transpose(1, 2).contiguous()),
-        repeats,
+        **times,
     )
     if channels <= 512:
         both = inputs(length, 2 * channels, steps, groups=2)
@@ -176,7 +178,7 @@ def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[
             point | {"what": "both directions forward", "floor_ms": floor_ms(length, 2 * channels)},
             without_gradient(lambda: selective_scan(**both, reverse=(False, True), backend="cuda")),
             None if call is None else without_gradient(lambda: flipping(call, other)),
-            repeats,
+            **times,
         )
 
 
