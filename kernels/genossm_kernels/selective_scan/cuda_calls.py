@@ -102,13 +102,13 @@ def _forward_launches(module: Module, a: ScanArguments, plan: Plan, size: int, a
         chain = plan.chain
         shared_bytes = chain.shared_bytes + (chain.adding_bytes if add else 0)
         return [module.bind("chain", chain.blocks, 32 * chain.turns.warps, shared_bytes, size)]
-    batch, threads, launches = a.u.shape[0], 32 * plan.warps, []
+    batch, threads, launches = a.u.shape[0], 32 * plan.forward.warps, []
     if plan.segments > 1:
-        blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps)
-        launches.append(module.bind("segment_states", blocks, threads, plan.state_bytes, size))
+        blocks = -(-batch * (plan.segments - 1) * plan.tiles // plan.forward.warps)
+        launches.append(module.bind("segment_states", blocks, threads, plan.forward.state_bytes, size))
         launches.append(module.bind("carry_states", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
-    blocks = -(-batch * plan.segments * plan.tiles // plan.warps)
-    return [*launches, module.bind("outputs", blocks, threads, plan.output_bytes, size)]
+    blocks = -(-batch * plan.segments * plan.tiles // plan.forward.warps)
+    return [*launches, module.bind("outputs", blocks, threads, plan.forward.output_bytes, size)]
 
 
 def prepare_backward(
@@ -124,18 +124,18 @@ def prepare_backward(
     module, size = plan.backward_module(launcher), len(bytes(p))
     launches = []
     if plan.segments > 1:
-        blocks, threads = -(-batch * (plan.segments - 1) * plan.tiles // plan.warps), 32 * plan.warps
+        blocks, threads = -(-batch * (plan.segments - 1) * plan.tiles // plan.forward.warps), 32 * plan.forward.warps
         adjoints = plan.adjoint_module(launcher)
-        launches.append(adjoints.bind("segment_adjoints", blocks, threads, plan.adjoint_bytes, size))
+        launches.append(adjoints.bind("segment_adjoints", blocks, threads, plan.forward.adjoint_bytes, size))
         launches.append(adjoints.bind("carry_adjoints", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
-    threads = 32 * plan.gradient_warps
-    resident = module.resident_blocks("gradients", threads, plan.gradient_bytes)
+    threads = 32 * plan.gradients.warps
+    resident = module.resident_blocks("gradients", threads, plan.gradients.shared_bytes)
     blocks = min(resident, batch * plan.segments * plan.parts)
-    launches.append(module.bind("gradients", blocks, threads, plan.gradient_bytes, size))
+    launches.append(module.bind("gradients", blocks, threads, plan.gradients.shared_bytes, size))
     launches.append(module.bind("sum_parameters", -(-channels * (plan.padded_state + 2) // 128), 128, 0, size))
     launches.append(module.bind("sum_maps", -(-batch * length * plan.padded_state // 512), 256, 0, size))
     sizes = _segment_work(a, plan) | {
-        "scratch": blocks * plan.gradient_warps * plan.scratch_floats,
+        "scratch": blocks * plan.gradients.warps * plan.scratch_floats,
         "map_partial": plan.parts * batch * length * 2 * plan.padded_state,
         "A_partial": batch * plan.segments * channels * plan.padded_state,
         "sum_partial": batch * plan.segments * 2 * channels,
@@ -200,7 +200,7 @@ def parameters_of(a: ScanArguments, plan: Plan) -> ScanParameters:
     p.reversed_blocks = sum(1 << index for index, reverse in enumerate(a.reverse) if reverse)
     p.runs, p.parts_per_run = plan.runs, plan.parts_per_run
     width = None if plan.chain is None else plan.chain.turns.channels
-    p.tiles_per_run = plan.tiles_per_run if width is None else -(-(p.channels // plan.runs) // width)
+    p.tiles_per_run = plan.forward.tiles_per_run if width is None else -(-(p.channels // plan.runs) // width)
     p.segment_length, p.segments, p.checkpoint = plan.segment_length, plan.segments, plan.checkpoint
     return p
 
