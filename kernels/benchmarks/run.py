@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from network_rows import network_rows
 from norm_rows import norm_rows
-from timing import Tensors, compare, summary, training_step, without_gradient
+from timing import Call, Tensors, compare, compare_replays, gradients_of, summary, training_step, without_gradient
 
 from genossm_kernels.causal_conv1d import causal_conv1d
 from genossm_kernels.selective_scan import selective_scan
@@ -155,23 +155,25 @@ def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[
     other = their_inputs(tensors)
     grad_y = torch.randn_like(tensors["u"])
     call = theirs()
+    sides: list[tuple[Callable[..., torch.Tensor], Tensors, torch.Tensor]] = [
+        (partial(selective_scan, backend="cuda"), tensors, grad_y)
+    ]
+    if call is not None:
+        sides.append((partial(call, delta_softplus=True), other, grad_y.transpose(1, 2).contiguous()))
+
+    def both_sides(prepare: Callable[..., Call]) -> tuple[Call, Call | None]:
+        prepared = [prepare(*side) for side in sides]
+        return prepared[0], prepared[1] if len(prepared) == 2 else None
+
     # Short calls are the host's time first of all, which wanders by a third.
     short = length <= SHORT
     times: dict[str, Any] = {"repeats": max(repeats, 25) if short else repeats, "in_turn": short}
-    yield compare(
-        point | {"what": "forward", "floor_ms": floor_ms(length, channels)},
-        without_gradient(lambda: selective_scan(**tensors, backend="cuda")),
-        None if call is None else without_gradient(lambda: call(**other, delta_softplus=True)),
-        **times,
-    )
-    yield compare(
-        point | {"what": "forward+backward"},
-        training_step(lambda **t: selective_scan(**t, backend="cuda"), tensors, grad_y),
-        None
-        if call is None
-        else training_step(lambda **t: call(**t, delta_softplus=True), other, grad_y.transpose(1, 2).contiguous()),
-        **times,
-    )
+    forward = both_sides(lambda call, tensors, _: without_gradient(partial(call, **tensors)))
+    yield compare(point | {"what": "forward", "floor_ms": floor_ms(length, channels)}, *forward, **times)
+    yield compare(point | {"what": "forward+backward"}, *both_sides(training_step), **times)
+    if short:
+        for what, calls in (("forward", forward), ("forward+backward", both_sides(gradients_of))):
+            yield compare_replays(point | {"what": f"{what}, a replayed CUDA graph"}, *calls, max(repeats, 9))
     if channels <= 512:
         both = inputs(length, 2 * channels, steps, groups=2)
         yield compare(

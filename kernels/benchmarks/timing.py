@@ -29,6 +29,36 @@ def compare(
     return row
 
 
+def compare_replays(
+    row: dict[str, Any], ours: Call, mamba: Call | None, repeats: int, *, times: int = 8
+) -> dict[str, Any]:
+    """The GPU's time alone, by replays in turn of CUDA graphs of so many calls."""
+    calls = {"ours": ours} if mamba is None else {"ours": ours, "mamba_ssm": mamba}
+    graphs = {name: replay_of(call, times) for name, call in calls.items()}
+    taken: dict[str, list[float]] = {name: [] for name in graphs}
+    for _ in range(repeats + 2):
+        for name, replay in graphs.items():
+            taken[name].append(once(replay) / times)
+    for name, found in taken.items():
+        warm = found[2:]
+        row[name] = {"median_ms": statistics.median(warm), "least_ms": min(warm), "most_ms": max(warm)}
+    if mamba is not None:
+        row["ratio"] = row["mamba_ssm"]["median_ms"] / row["ours"]["median_ms"]
+    return row
+
+
+def replay_of(call: Call, times: int) -> Call:
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):  # what is compiled or allocated once is so before the capture
+        call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(times):
+            call()
+    return graph.replay
+
+
 def measure(calls: dict[str, Call], repeats: int) -> dict[str, dict[str, Any]]:
     """Milliseconds by events, and MiB: `extra_mib` beyond what was there, `peak_mib` in all."""
     gc.collect()
@@ -88,6 +118,12 @@ def training_step(call: Callable[..., torch.Tensor], tensors: Tensors, grad_y: t
     return run
 
 
+def gradients_of(call: Callable[..., torch.Tensor], tensors: Tensors, grad_y: torch.Tensor) -> Call:
+    """Forward and backward without leaves' `grad`, as a graph captures it."""
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+    return lambda: torch.autograd.grad(call(**leaves), list(leaves.values()), grad_y)
+
+
 def summary(row: dict[str, Any]) -> str:
     size = f"{row.get('channels', row.get('d_model'))} x {row['length']:8}"
     kind = row.get("steps") or row.get("recompute") or row.get("backend") or ""
@@ -98,4 +134,5 @@ def summary(row: dict[str, Any]) -> str:
 
 
 def cell(found: dict[str, Any]) -> str:
-    return found.get("failed") or f"{found['median_ms']:9.3f} ms {found['extra_mib']:7.0f} MiB"
+    memory = f"{found['extra_mib']:7.0f} MiB" if "extra_mib" in found else ""
+    return found.get("failed") or f"{found['median_ms']:9.3f} ms {memory}"
