@@ -17,6 +17,7 @@ from genossm_kernels.selective_scan.cuda_plan import Plan, Shape, plan_for
 Strides = tuple[int, ...]
 _CARRY_THREADS = 32 * 8  # CARRY_WARPS of cuda_segments.cuh
 _CARRY_BYTES = 8 * _CARRY_THREADS
+_SUM_THREADS = 256  # SUM_THREADS of cuda_sums.cuh
 
 # What a call fills in, in the order of the structure.
 # fmt: off
@@ -121,19 +122,7 @@ def prepare_backward(
     p = parameters_of(a, plan)
     p.grad_y_batch, p.grad_y_row, _ = grad_y
     _describe_places(p, places, a.A.shape[1])
-    module, size = plan.backward_module(launcher), len(bytes(p))
-    launches = []
-    if plan.segments > 1:
-        blocks, threads = -(-batch * (plan.segments - 1) * plan.tiles // plan.forward.warps), 32 * plan.forward.warps
-        adjoints = plan.adjoint_module(launcher)
-        launches.append(adjoints.bind("segment_adjoints", blocks, threads, plan.forward.adjoint_bytes, size))
-        launches.append(adjoints.bind("carry_adjoints", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
-    threads = 32 * plan.gradients.warps
-    resident = module.resident_blocks("gradients", threads, plan.gradients.shared_bytes)
-    blocks = min(resident, batch * plan.segments * plan.parts)
-    launches.append(module.bind("gradients", blocks, threads, plan.gradients.shared_bytes, size))
-    launches.append(module.bind("sum_parameters", -(-channels * (plan.padded_state + 2) // 128), 128, 0, size))
-    launches.append(module.bind("sum_maps", -(-batch * length * plan.padded_state // 512), 256, 0, size))
+    launches, blocks = _backward_launches(launcher, a, plan, len(bytes(p)))
     sizes = _segment_work(a, plan) | {
         "scratch": blocks * plan.gradients.warps * plan.scratch_floats,
         "map_partial": plan.parts * batch * length * 2 * plan.padded_state,
@@ -144,6 +133,24 @@ def prepare_backward(
     return BackwardCall(
         Program(launches, p, _BACKWARD), _layouts(a, targets is not None), Layout.of((floats,), torch.float32), offsets
     )
+
+
+def _backward_launches(launcher: Launcher, a: ScanArguments, plan: Plan, size: int) -> tuple[list[Launch], int]:
+    """And the blocks of `gradients`, each with scratch of its own.   size: bytes of parameters."""
+    (batch, length, channels), launches = a.u.shape, []
+    if plan.segments > 1:
+        blocks, threads = -(-batch * (plan.segments - 1) * plan.tiles // plan.forward.warps), 32 * plan.forward.warps
+        adjoints = plan.adjoint_module(launcher)
+        launches.append(adjoints.bind("segment_adjoints", blocks, threads, plan.forward.adjoint_bytes, size))
+        launches.append(adjoints.bind("carry_adjoints", _carry_blocks(a, plan), _CARRY_THREADS, _CARRY_BYTES, size))
+    module, threads = plan.backward_module(launcher), 32 * plan.gradients.warps
+    resident = module.resident_blocks("gradients", threads, plan.gradients.shared_bytes)
+    blocks = min(resident, batch * plan.segments * plan.parts)
+    launches.append(module.bind("gradients", blocks, threads, plan.gradients.shared_bytes, size))
+    sums = -(-channels * (plan.padded_state + 2) // _SUM_THREADS)
+    sums += -(-batch * length * plan.padded_state // (2 * _SUM_THREADS))  # four of B or C a thread
+    launches.append(module.bind("sum_up", sums, _SUM_THREADS, 0, size))
+    return launches, blocks
 
 
 def shape_of(

@@ -3,8 +3,7 @@
 #include "cuda_common.cuh"
 
 // Sums over segments, in their order: gradients of A, D and the bias.
-extern "C" __global__ void __launch_bounds__(128) sum_parameters(const ScanParams p) {
-    const i64 item = static_cast<i64>(blockIdx.x) * 128 + threadIdx.x;
+__device__ __forceinline__ void sum_parameters(const ScanParams& p, i64 item) {
     const i64 segments = static_cast<i64>(p.batch) * p.segments;
     const int column = static_cast<int>(item % (PADDED_STATE + 2)), channel = static_cast<int>(item / (PADDED_STATE + 2));
     if (channel >= p.channels) return;
@@ -23,8 +22,7 @@ extern "C" __global__ void __launch_bounds__(128) sum_parameters(const ScanParam
 }
 
 // Sums over the parts of a group, in their order: gradients of B and C, four at a time.
-extern "C" __global__ void __launch_bounds__(256) sum_maps(const ScanParams p) {
-    const i64 item = static_cast<i64>(blockIdx.x) * 256 + threadIdx.x;
+__device__ __forceinline__ void sum_maps(const ScanParams& p, i64 item) {
     const int column = static_cast<int>(item % (PADDED_STATE / 2)) * 4;
     const i64 cell = item / (PADDED_STATE / 2);  // (batch, length)
     const i64 cells = static_cast<i64>(p.batch) * p.length;
@@ -48,5 +46,13 @@ extern "C" __global__ void __launch_bounds__(256) sum_maps(const ScanParams p) {
     }
 }
 
-GENOSSM_KERNEL(sum_parameters, ScanParams)
-GENOSSM_KERNEL(sum_maps, ScanParams)
+// Both in one launch, the parameters first: their few threads take longest.
+constexpr int SUM_THREADS = 256;
+extern "C" __global__ void __launch_bounds__(SUM_THREADS) sum_up(const ScanParams p) {
+    const int parameter_blocks = (p.channels * (PADDED_STATE + 2) + SUM_THREADS - 1) / SUM_THREADS;
+    const int block = static_cast<int>(blockIdx.x);
+    if (block < parameter_blocks) sum_parameters(p, static_cast<i64>(block) * SUM_THREADS + threadIdx.x);
+    else sum_maps(p, static_cast<i64>(block - parameter_blocks) * SUM_THREADS + threadIdx.x);
+}
+
+GENOSSM_KERNEL(sum_up, ScanParams)
