@@ -90,9 +90,7 @@ def test_both_directions_share_a_launch_where_that_is_faster() -> None:
     options = {"softplus": True, "gate": True, "packed": False, "aligned": True, "aligned_maps": True}
 
     def taken(channels: int, length: int) -> bool:
-        shape = cuda_plan.Shape(
-            torch.bfloat16, 1, length, channels, 16, 1, 1, **options, backward=False, adds=True, both=True
-        )
+        shape = cuda_plan.Shape(torch.bfloat16, 1, length, channels, 16, 1, 1, **options, backward=False, both=True)
         return cuda_plan.plan_for.__wrapped__(device, shape).chain is not None  # type: ignore[arg-type]
 
     assert taken(512, 2**20)

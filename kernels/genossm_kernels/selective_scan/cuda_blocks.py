@@ -49,12 +49,12 @@ class SegmentBlocks:
     def resident_warps(self, launcher: Launcher) -> int:
         return launcher.multiprocessors * self.at_once * self.warps
 
-    def waves(self, launcher: Launcher, segments: int) -> float:
-        """A multiprocessor's time for its share of the blocks of so many segments of a run, in units of `at_once`
-        blocks side by side. Fewer take less, as they share the unit for exponentials, but not in proportion."""
+    def time(self, launcher: Launcher, steps: int, segments: int) -> float:
+        """Of so many segments of a run, in steps of `at_once` blocks side by side on every multiprocessor. Fewer blocks
+        take less, as they share the unit for exponentials, but not in proportion."""
         blocks = -(-segments * self.tiles_per_run // self.warps)
         full, rest = divmod(-(-blocks // launcher.multiprocessors), self.at_once)
-        return full + ((rest + 0.35) / (self.at_once + 0.35) if rest else 0.0)
+        return (steps + _SEGMENT_START) * (full + ((rest + 0.35) / (self.at_once + 0.35) if rest else 0.0))
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def balanced_length(
 
     def time(steps: int) -> float:
         segments = -(-length // steps) * runs
-        waves = forward.waves(launcher, segments)
-        if backward is not None:
-            waves = _ADJOINT_STEP * waves + backward.parts(launcher, segments)[1]
-        return (steps + _SEGMENT_START) * waves
+        one = forward.time(launcher, steps, segments)
+        if backward is None:
+            return one
+        return _ADJOINT_STEP * one + (steps + _SEGMENT_START) * backward.parts(launcher, segments)[1]
 
     longest = min(LONGEST_SEGMENT, -(-length // CHECKPOINT) * CHECKPOINT)
     times = {steps: time(steps) for steps in range(longest, 0, -CHECKPOINT)}

@@ -187,7 +187,7 @@ def shape_of(
         and _whole(a.B.stride(), vector)
         and _whole(a.C.stride(), vector),
         backward=grad_y is not None,
-        adds=adds or both,
+        adds=adds,
         both=both,
     )
 

@@ -19,7 +19,7 @@ from genossm_kernels.selective_scan.cuda_blocks import (
     balanced_length,
     short_length,
 )
-from genossm_kernels.selective_scan.cuda_turns import Chain, fastest_chain
+from genossm_kernels.selective_scan.cuda_turns import H100_MULTIPROCESSORS, Chain, fastest_chain
 
 _FORWARD = Path(__file__).parent / "cuda_forward.cu"
 _ADJOINTS = Path(__file__).parent / "cuda_adjoints.cu"
@@ -30,7 +30,6 @@ DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 # Elements of u up to which the forward pass has too little work to share out in segments of 128, and the backward pass.
 _SHORT, _SHORT_BACKWARD = 2**22, 2**21
 _GRADIENT_HALF = 4  # times of half a tile of `gradients`
-_H100 = 132  # multiprocessors
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Shape:
     aligned_maps: bool
     backward: bool
     adds: bool = False  # outputs to what there is
-    both: bool = False  # two directions in one launch, which adds them up
+    both: bool = False  # two directions in one launch, which adds the one's to the other's
 
 
 @dataclass(frozen=True)
@@ -149,15 +148,15 @@ def _segment_length(
 
 def _chain(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Chain | None:
     """The fastest chain, or None where segments are faster; of both directions, or None where two calls are."""
-    work = (launcher, shape.length, shape.dtype.itemsize, padded_state)
+    work = (launcher, shape.length, shape.dtype.itemsize, padded_state, shape.adds or shape.both)
     channels = (shape.batch * runs, shape.channels // runs)
-    chain, time = fastest_chain(*work, shape.adds, *channels)
+    chain, time = fastest_chain(*work, *channels)
     segments = _segments_time(launcher, shape, padded_state)
     # Segments end early where states vanish within them, a chain never does: with much work it has to be ahead.
     ahead = 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.95
     if shape.both:
         one = time if time < ahead * segments else segments
-        chain, time = fastest_chain(*work, shape.adds, 2 * channels[0], channels[1])
+        chain, time = fastest_chain(*work, 2 * channels[0], channels[1])
         return chain if time < 2 * ahead * one else None
     return chain if time < ahead * segments else None
 
@@ -168,7 +167,7 @@ def _segments_time(launcher: Launcher, shape: Shape, padded_state: int) -> float
     if shape.length <= CHECKPOINT:
         return 8.4 + 0.22 * shape.length
     work = shape.batch * shape.length * shape.channels * padded_state / 16
-    return 3 + max(41 + 2.6e-6 * work, 26 + 10.4e-6 * work * _H100 / launcher.multiprocessors)
+    return 3 + max(41 + 2.6e-6 * work, 26 + 10.4e-6 * work * H100_MULTIPROCESSORS / launcher.multiprocessors)
 
 
 def checkpoint_steps(batch: int, length: int, channels: int) -> int:

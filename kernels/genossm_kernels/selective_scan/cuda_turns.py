@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from genossm_kernels._cuda.launch import Launcher
 
-_MULTIPROCESSORS = 132  # of the H100 that the times below are of
+H100_MULTIPROCESSORS = 132  # of the one that the times below are of
 # Clusters of so many blocks that an H100 holds at once: a cluster lies in one group of its multiprocessors, and the
 # sizes of those are not multiples of it. As the driver says; of three blocks 32 were seen to run at once, 40 not.
 _AT_ONCE = {1: 132, 2: 66, 3: 32, 4: 30}
@@ -102,6 +102,6 @@ def fastest_chain(
 
 def _time(launcher: Launcher, length: int, padded_state: int, chain: Chain) -> float:
     start, each = _TIMES[chain.turns]
-    at_once = max(1, _AT_ONCE[chain.turns.cluster] * launcher.multiprocessors // _MULTIPROCESSORS)
+    at_once = max(1, _AT_ONCE[chain.turns.cluster] * launcher.multiprocessors // H100_MULTIPROCESSORS)
     rounds = -(-chain.tiles // at_once) * -(-length // chain.turns.round)
     return start + rounds * each * (_FIXED + (1 - _FIXED) * padded_state / 16)
