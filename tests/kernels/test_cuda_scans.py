@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import torch
 from genossm_kernels._cuda import emulation, source
 from genossm_kernels.selective_scan import cuda as scan_backend
 from genossm_kernels.selective_scan import cuda_calls, cuda_plan, cuda_turns, selective_scan
-from genossm_kernels.selective_scan.cuda_blocks import Rows, SegmentBlocks, balanced_length
 
 
 @dataclass(frozen=True)
@@ -150,52 +148,6 @@ def test_states_are_carried_across_more_segments_than_a_block_takes_at_once(
 
     monkeypatch.setattr(cuda_calls, "plan_for", plan)
     as_accurate(Scan(length=2200, channels=10, d_state=5, step_shift=-5.0), gradients=False)
-
-
-def test_turns_are_taken_where_that_is_faster() -> None:
-    """As measured on an H100: at 2,048 steps; for 512 channels at 16,384; at a megabase from 1,024 channels on; never
-    where no block fits, as turns of 8 channels and 12 warps do not beside what outputs are added to."""
-
-    def plan(
-        channels: int, length: int, shared_bytes: int = 227 * 1024, clusters: bool = True, adds: bool = False
-    ) -> cuda_plan.Plan:
-        device = SimpleNamespace(multiprocessors=132, shared_bytes_per_block=shared_bytes, clusters=clusters)
-        options = {"softplus": True, "gate": True, "packed": False, "aligned": True, "aligned_maps": True}
-        shape = cuda_plan.Shape(torch.bfloat16, 1, length, channels, 16, 1, 1, **options, backward=False, adds=adds)
-        return cuda_plan.plan_for.__wrapped__(device, shape)  # type: ignore[arg-type]
-
-    for channels in (128, 256, 512, 1024, 2048):
-        for clusters in (False, True):
-            chain = plan(channels, 2048, clusters=clusters, adds=True).chain
-            assert chain is not None
-            assert chain.tiles * chain.turns.channels == channels
-            assert chain.shared_bytes + chain.adding_bytes <= 227 * 1024
-            assert clusters or chain.turns.cluster == 1
-        assert (plan(channels, 2**20).chain is not None) == (channels >= 1024)
-    assert plan(512, 2048, 48 * 1024).chain is None
-    alone, adding = plan(512, 2**14).chain, plan(512, 2**14, adds=True).chain
-    assert alone is not None
-    assert adding is not None
-    assert (alone.turns.warps, adding.turns.warps) == (12, 8)
-
-
-# Microseconds of an H100 forward, 512 channels, bfloat16, by steps of a segment.
-SEGMENT_TIMES = {
-    2**17: {128: 750, 256: 734, 384: 819, 512: 740, 640: 918, 768: 832, 1024: 748, 1408: 1015, 1792: 1288, 2048: 896},
-    2**20: {128: 5676, 256: 5541, 384: 5484, 512: 5553, 640: 5427, 768: 5462, 1024: 5551, 1408: 5718, 1792: 5494},
-}
-
-
-@pytest.mark.parametrize("length", SEGMENT_TIMES)
-def test_segments_take_as_long_as_the_plan_has_it(length: int) -> None:
-    """Ratios within 5 %, and the length that is taken within 5 % of the fastest that was measured."""
-    device: Any = SimpleNamespace(multiprocessors=132, shared_bytes_per_block=227 * 1024)
-    blocks = SegmentBlocks.of(device, Rows(padded_state=16, run_length=512, item_size=2, aligned_maps=True))
-    measured = SEGMENT_TIMES[length]
-    expected = {steps: blocks.time(device, steps, -(-length // steps)) for steps in measured}
-    for steps, time in measured.items():
-        assert expected[steps] / expected[256] == pytest.approx(time / measured[256], rel=0.05)
-    assert measured[balanced_length(device, length, 1, blocks, None)] <= 1.05 * min(measured.values())
 
 
 @pytest.mark.parametrize("turns", [(16, 2, 1, 8), (8, 2, 2, 16), (16, 1, 4, 8)])

@@ -19,7 +19,7 @@ from genossm_kernels.selective_scan.cuda_blocks import (
     balanced_length,
     short_length,
 )
-from genossm_kernels.selective_scan.cuda_turns import H100_MULTIPROCESSORS, Chain, fastest_chain
+from genossm_kernels.selective_scan.cuda_turns import H100_MULTIPROCESSORS, MORE, Chain, fastest_chain
 
 _FORWARD = Path(__file__).parent / "cuda_forward.cu"
 _ADJOINTS = Path(__file__).parent / "cuda_adjoints.cu"
@@ -148,26 +148,40 @@ def _segment_length(
 
 def _chain(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Chain | None:
     """The fastest chain, or None where segments are faster; of both directions, or None where two calls are."""
-    work = (launcher, shape.length, shape.dtype.itemsize, padded_state, shape.adds or shape.both)
-    channels = (shape.batch * runs, shape.channels // runs)
-    chain, time = fastest_chain(*work, *channels)
-    segments = _segments_time(launcher, shape, padded_state)
-    # Segments end early where states vanish within them, a chain never does: with much work it has to be ahead.
-    ahead = 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.95
-    if shape.both:
-        one = time if time < ahead * segments else segments
-        chain, time = fastest_chain(*work, 2 * channels[0], channels[1])
-        return chain if time < 2 * ahead * one else None
-    return chain if time < ahead * segments else None
+    if not shape.both:
+        return _one_way(launcher, shape, padded_state, runs, shape.adds)[0]
+    apart = sum(_one_way(launcher, shape, padded_state, runs, adds)[1] for adds in (False, True))
+    chain, time = _fastest(launcher, shape, padded_state, 2 * runs, adds=True)
+    return chain if time < _ahead(shape) * apart else None
 
 
-def _segments_time(launcher: Launcher, shape: Shape, padded_state: int) -> float:
+def _one_way(launcher: Launcher, shape: Shape, padded_state: int, runs: int, adds: bool) -> tuple[Chain | None, float]:
+    """And its microseconds, or those of segments."""
+    chain, time = _fastest(launcher, shape, padded_state, runs, adds)
+    segments = _segments_time(launcher, shape, padded_state, adds)
+    return (chain, time) if time < _ahead(shape) * segments else (None, segments)
+
+
+def _fastest(launcher: Launcher, shape: Shape, padded_state: int, runs: int, adds: bool) -> tuple[Chain | None, float]:
+    """runs: of channels, in each sequence."""
+    size, channels = shape.dtype.itemsize, shape.channels // math.lcm(shape.blocks, shape.groups)
+    return fastest_chain(launcher, shape.length, size, padded_state, adds, shape.batch * runs, channels)
+
+
+def _ahead(shape: Shape) -> float:
+    """Segments end early where states vanish within them, a chain never does: with much work it has to be ahead."""
+    return 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.95
+
+
+def _segments_time(launcher: Launcher, shape: Shape, padded_state: int, adds: bool) -> float:
     """Microseconds that segments take: one launch, or three, which wait for themselves where there is little work, and
     then the time that Python takes for two more."""
     if shape.length <= CHECKPOINT:
         return 8.4 + 0.22 * shape.length
     work = shape.batch * shape.length * shape.channels * padded_state / 16
-    return 3 + max(41 + 2.6e-6 * work, 26 + 10.4e-6 * work * H100_MULTIPROCESSORS / launcher.multiprocessors)
+    wide = shape.dtype.itemsize == 4
+    more = 1 + MORE * (wide + adds + (wide and adds))
+    return more * (3 + max(41 + 2.6e-6 * work, 26 + 10.4e-6 * work * H100_MULTIPROCESSORS / launcher.multiprocessors))
 
 
 def checkpoint_steps(batch: int, length: int, channels: int) -> int:
