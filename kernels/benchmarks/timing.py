@@ -49,6 +49,7 @@ def compare_replays(
 
 def replay_of(call: Call, times: int) -> Call:
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())  # a call may add to what the last one left
     with torch.cuda.stream(side):  # what is compiled or allocated once is so before the capture
         call()
     torch.cuda.synchronize()
