@@ -40,6 +40,7 @@ LENGTHS = (256, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 16_384, 65_536, 1_
 MOST_ELEMENTS = 2**30
 REPEATS, FEW_REPEATS, LONG = 9, 3, 65_536
 NEAR = 1.2  # times the fastest: farther points say nothing about which shape to take
+LEAST = 0.75  # of a round: in less of one smaller shapes are faster
 PROCESSES = 12
 
 Name = str  # of a shape: channels.warps.cluster.steps
@@ -52,7 +53,8 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true", help="print what is to stand in `_TIMES`; needs no GPU")
     options = parser.parse_args()
     if options.fit:
-        for turns, (start, each) in fitted([json.loads(line) for line in options.out.open()]).items():
+        rows = [json.loads(line) for line in options.out.read_text().splitlines()]
+        for turns, (start, each) in fitted(rows).items():
             print(f"    {turns}: ({start:.1f}, {each:.2f}),")
         return
     if options.commit is None:
@@ -159,20 +161,20 @@ def name_of(turns: Turns) -> Name:
 
 
 def fitted(rows: list[dict[str, Any]]) -> dict[Turns, tuple[float, float]]:
-    """Lines through times over rounds, relative errors least, where all chains run at once, the shape comes near the
-    fastest, and the sequence takes a round at least: below that smaller shapes are faster.
-    """
+    """Lines through times over rounds, relative errors least, where the choice among shapes is close. Not of both
+    directions, whose turns wait for each other's outputs besides."""
     h100: Any = SimpleNamespace(multiprocessors=132)
     found = {}
     for turns in _TIMES:
         points = []
         for row in rows:
             time, fastest = row["turns"].get(name_of(turns)), min(row["segments"], *row["turns"].values())
+            if row["way"] == "both" or time is None or time > NEAR * fastest or row["length"] < LEAST * turns.round:
+                continue
             taken = chain(turns, row["way"], row["dtype"], row["channels"])
             taken_rounds = rounds(h100, row["length"], taken)
-            alone = taken_rounds == rounds(h100, row["length"], replace(taken, tiles=1))
-            if time is not None and time < NEAR * fastest and alone and row["length"] >= turns.round:
-                more = 1 + MORE * (row["dtype"] == "float32") + MORE * (row["way"] != "one")
+            if taken_rounds == rounds(h100, row["length"], replace(taken, tiles=1)):  # all at once
+                more = 1 + MORE * (row["dtype"] == "float32") + MORE * (row["way"] == "adding")
                 points.append((taken_rounds, time / more))
         x, y = np.array(points).T
         each, start = np.polyfit(x, y, 1, w=1 / y)

@@ -97,7 +97,7 @@ def in_turns(monkeypatch: pytest.MonkeyPatch) -> Callable[[cuda_turns.Turns], li
     def force(turns: cuda_turns.Turns) -> list[bool]:
         planned: list[bool] = []
 
-        def chain(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int) -> cuda_turns.Chain:
+        def chain(_: Any, shape: cuda_plan.Shape, padded_state: int, runs: int, __: Any) -> cuda_turns.Chain:
             planned.append(shape.both)
             ways = (1 + shape.both) * shape.batch * runs
             sizes = (shape.dtype.itemsize, padded_state, ways, shape.channels // runs)

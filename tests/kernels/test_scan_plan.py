@@ -72,7 +72,7 @@ def test_turns_fit_the_device() -> None:
 def test_what_is_chosen_is_nearly_the_fastest_that_was_measured() -> None:
     """Rows of kernels/benchmarks/turns.py: 2 % slower in the mean, 25 % at worst."""
     rows = {}
-    for line in TURNS.open():
+    for line in TURNS.read_text().splitlines():
         row = json.loads(line)
         rows[row["dtype"], row["way"], row["channels"], row["length"]] = row
     assert len(rows) > 300

@@ -15,6 +15,8 @@ _GRADIENT_WARPS, _GRADIENT_BLOCKS = 4, 3  # of `gradients`: small blocks, since 
 _MOST_WALKS = 8
 _BLOCK_WARPS, _MOST_BLOCKS = 4, 3  # of the forward kernels: 12 warps a multiprocessor, 168 registers a thread
 _SEGMENT_START = 6  # steps that the beginning of a segment takes as long as
+_ALONE = 0.35  # of a block's time is not shared with others on its multiprocessor
+_LAUNCHES, _STEP = 15.5, 0.3125  # microseconds: of three launches, and of a step of one block besides
 _ADJOINT_STEP = 0.73  # of a step of `gradients`: all that a multiprocessor holds of both
 
 
@@ -54,7 +56,11 @@ class SegmentBlocks:
         take less, as they share the unit for exponentials, but not in proportion."""
         blocks = -(-segments * self.tiles_per_run // self.warps)
         full, rest = divmod(-(-blocks // launcher.multiprocessors), self.at_once)
-        return (steps + _SEGMENT_START) * (full + ((rest + 0.35) / (self.at_once + 0.35) if rest else 0.0))
+        return (steps + _SEGMENT_START) * (full + ((rest + _ALONE) / (self.at_once + _ALONE) if rest else 0.0))
+
+    def microseconds(self, launcher: Launcher, steps: int, segments: int) -> float:
+        """Of forward launches on an H100, bfloat16, 16 states; kernels/benchmarks/turns.py measures them."""
+        return _LAUNCHES + _STEP * (self.at_once + _ALONE) * self.time(launcher, steps, segments)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from genossm_kernels.selective_scan.cuda_blocks import (
     balanced_length,
     short_length,
 )
-from genossm_kernels.selective_scan.cuda_turns import H100_MULTIPROCESSORS, MORE, Chain, fastest_chain
+from genossm_kernels.selective_scan.cuda_turns import MORE, Chain, fastest_chain, of_states
 
 _FORWARD = Path(__file__).parent / "cuda_forward.cu"
 _ADJOINTS = Path(__file__).parent / "cuda_adjoints.cu"
@@ -131,7 +131,7 @@ def plan_for(launcher: Launcher, shape: Shape) -> Plan:
             ("PADDED_STATE", padded_state),
             ("SOFTPLUS", int(shape.softplus)),
         ),
-        chain=None if shape.backward else _chain(launcher, shape, padded_state, runs),
+        chain=None if shape.backward else _chain(launcher, shape, padded_state, runs, (forward, segment_length)),
     )
 
 
@@ -146,42 +146,57 @@ def _segment_length(
     return balanced_length(launcher, shape.length, runs, forward, gradients if shape.backward else None)
 
 
-def _chain(launcher: Launcher, shape: Shape, padded_state: int, runs: int) -> Chain | None:
-    """The fastest chain, or None where segments are faster; of both directions, or None where two calls are."""
+def _chain(
+    launcher: Launcher, shape: Shape, padded_state: int, runs: int, segments: tuple[SegmentBlocks, int]
+) -> Chain | None:
+    """The fastest chain, or None where segments are faster; of both directions, or None where two calls are.
+
+    segments: what a call would be without it, and steps of one.
+    """
+    work = _Work(launcher, shape, padded_state, runs, *segments)
     if not shape.both:
-        return _one_way(launcher, shape, padded_state, runs, shape.adds)[0]
-    apart = sum(_one_way(launcher, shape, padded_state, runs, adds)[1] for adds in (False, True))
-    chain, time = _fastest(launcher, shape, padded_state, 2 * runs, adds=True)
-    return chain if time < _ahead(shape) * apart else None
+        return work.one_way(shape.adds)[0]
+    chain, time = work.chain(adds=True, ways=2)
+    apart = sum(work.one_way(adds)[1] for adds in (False, True))
+    return chain if time < work.ahead * apart else None
 
 
-def _one_way(launcher: Launcher, shape: Shape, padded_state: int, runs: int, adds: bool) -> tuple[Chain | None, float]:
-    """And its microseconds, or those of segments."""
-    chain, time = _fastest(launcher, shape, padded_state, runs, adds)
-    segments = _segments_time(launcher, shape, padded_state, adds)
-    return (chain, time) if time < _ahead(shape) * segments else (None, segments)
+@dataclass(frozen=True)
+class _Work:
+    """Of a forward call."""
 
+    launcher: Launcher
+    shape: Shape
+    padded_state: int
+    runs: int  # in each sequence
+    blocks: SegmentBlocks
+    segment_length: int
 
-def _fastest(launcher: Launcher, shape: Shape, padded_state: int, runs: int, adds: bool) -> tuple[Chain | None, float]:
-    """runs: of channels, in each sequence."""
-    size, channels = shape.dtype.itemsize, shape.channels // math.lcm(shape.blocks, shape.groups)
-    return fastest_chain(launcher, shape.length, size, padded_state, adds, shape.batch * runs, channels)
+    @property
+    def ahead(self) -> float:
+        """Segments end early where states vanish within them, a chain never does: with much work it has to be ahead."""
+        return 1.0 if self.shape.batch * self.shape.length * self.shape.channels <= _SHORT else 0.95
 
+    def one_way(self, adds: bool) -> tuple[Chain | None, float]:
+        """The fastest chain and its microseconds, or those of segments."""
+        chain, time = self.chain(adds)
+        segments = self.segments(adds)
+        return (chain, time) if time < self.ahead * segments else (None, segments)
 
-def _ahead(shape: Shape) -> float:
-    """Segments end early where states vanish within them, a chain never does: with much work it has to be ahead."""
-    return 1.0 if shape.batch * shape.length * shape.channels <= _SHORT else 0.95
+    def chain(self, adds: bool, ways: int = 1) -> tuple[Chain | None, float]:
+        shape = self.shape
+        channels = (ways * shape.batch * self.runs, shape.channels // self.runs)
+        return fastest_chain(self.launcher, shape.length, shape.dtype.itemsize, self.padded_state, adds, *channels)
 
-
-def _segments_time(launcher: Launcher, shape: Shape, padded_state: int, adds: bool) -> float:
-    """Microseconds that segments take: one launch, or three, which wait for themselves where there is little work, and
-    then the time that Python takes for two more."""
-    if shape.length <= CHECKPOINT:
-        return 8.4 + 0.22 * shape.length
-    work = shape.batch * shape.length * shape.channels * padded_state / 16
-    wide = shape.dtype.itemsize == 4
-    more = 1 + MORE * (wide + adds + (wide and adds))
-    return more * (3 + max(41 + 2.6e-6 * work, 26 + 10.4e-6 * work * H100_MULTIPROCESSORS / launcher.multiprocessors))
+    def segments(self, adds: bool) -> float:
+        """Microseconds of one launch, or of three."""
+        shape = self.shape
+        if shape.length <= CHECKPOINT:
+            return 8.4 + 0.22 * shape.length
+        count = shape.batch * self.runs * -(-shape.length // self.segment_length)
+        wide = shape.dtype.itemsize == 4
+        more = of_states(min(self.padded_state, 16)) * (1 + MORE * (wide + adds + (wide and adds)))
+        return more * self.blocks.microseconds(self.launcher, self.segment_length, count)
 
 
 def checkpoint_steps(batch: int, length: int, channels: int) -> int:

@@ -11,7 +11,7 @@ H100_MULTIPROCESSORS = 132  # of the one that the times below are of
 # Clusters of so many blocks that an H100 holds at once: a cluster lies in one group of its multiprocessors, and the
 # sizes of those are not multiples of it. As the driver says; of three blocks 32 were seen to run at once, 40 not.
 _AT_ONCE = {1: 132, 2: 66, 3: 32, 4: 30}
-_FIXED = 0.26  # of a round's time, whatever the number of states; the rest is of 16
+_FIXED = 0.26  # of a step's time, whatever the number of states; the rest is of 16
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Turns:
 # Microseconds on an H100, before the first turn and after the last, and a round; 16 states, bfloat16, outputs written.
 # kernels/benchmarks/turns.py measures and fits them.
 _TIMES = {
-    Turns(16, 12, 1): (9.2, 6.55),
-    Turns(16, 12, 2): (10.9, 6.59),
-    Turns(16, 12, 4): (13.0, 7.27),
-    Turns(16, 8, 1): (8.8, 4.9),
-    Turns(16, 4, 2): (7.8, 3.14),
-    Turns(16, 12, 2, 8): (9.3, 3.96),
-    Turns(8, 12, 2): (10.5, 7.85),
-    Turns(8, 8, 1): (7.0, 5.89),
-    Turns(8, 8, 2): (8.2, 5.99),
-    Turns(8, 8, 3): (8.1, 6.16),
-    Turns(8, 8, 4): (7.7, 6.39),
-    Turns(8, 4, 2): (6.6, 3.97),
-    Turns(8, 4, 3): (6.4, 4.12),
-    Turns(8, 4, 4): (6.2, 4.04),
-    Turns(8, 8, 2, 8): (7.9, 3.42),
-    Turns(8, 8, 3, 8): (7.5, 3.65),
-    Turns(8, 4, 4, 8): (5.9, 2.35),
+    Turns(16, 12, 1): (8.8, 6.67),
+    Turns(16, 12, 2): (10.7, 6.70),
+    Turns(16, 12, 4): (12.5, 7.38),
+    Turns(16, 8, 1): (5.6, 5.17),
+    Turns(16, 4, 2): (5.7, 3.32),
+    Turns(16, 12, 2, 8): (8.4, 4.05),
+    Turns(8, 12, 2): (11.5, 7.89),
+    Turns(8, 8, 1): (5.3, 6.33),
+    Turns(8, 8, 2): (7.7, 6.13),
+    Turns(8, 8, 3): (8.3, 6.07),
+    Turns(8, 8, 4): (8.1, 6.35),
+    Turns(8, 4, 2): (6.2, 4.02),
+    Turns(8, 4, 3): (6.1, 4.08),
+    Turns(8, 4, 4): (6.1, 4.11),
+    Turns(8, 8, 2, 8): (7.4, 3.43),
+    Turns(8, 8, 3, 8): (7.5, 3.52),
+    Turns(8, 4, 4, 8): (6.1, 2.37),
 }
 MORE = 0.06  # longer where rows are of float32, and again where outputs are added to what is there
 
@@ -103,11 +103,16 @@ def fastest_chain(
         if chain.shared_bytes + adds * chain.adding_bytes > launcher.shared_bytes_per_block:
             continue
         start, each = _TIMES[turns]
-        round_time = each * (_FIXED + (1 - _FIXED) * padded_state / 16)
-        time = (start + rounds(launcher, length, chain) * round_time) * (1 + MORE * (item_size == 4) + MORE * adds)
+        time = start + rounds(launcher, length, chain) * each * of_states(padded_state)
+        time *= 1 + MORE * (item_size == 4) + MORE * adds
         if time < least:
             best, least = chain, time
     return best, least
+
+
+def of_states(padded_state: int) -> float:
+    """The time that a step takes, relative to 16 states."""
+    return _FIXED + (1 - _FIXED) * padded_state / 16
 
 
 def rounds(launcher: Launcher, length: int, chain: Chain) -> float:
