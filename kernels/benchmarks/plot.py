@@ -30,8 +30,8 @@ Point = tuple[str, int, int]
 
 def main() -> None:
     points = latest()
-    commit = sorted({row["commit"][:7] for row in points.values()})
     whats = ("forward", "forward+backward")
+    commit = sorted({row["commit"][:7] for (what, _, _), row in points.items() if what in whats})
     widths = sorted({channels for _, channels, _ in points})
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), sharex=True, layout="constrained")
     for axis, what in zip(axes, whats, strict=True):

@@ -192,7 +192,7 @@ class _Work:
         """Microseconds of one launch, or of three."""
         shape = self.shape
         if shape.length <= CHECKPOINT:
-            return 8.4 + 0.22 * shape.length
+            return max(12.0, 9.4 + 0.22 * shape.length)
         count = shape.batch * self.runs * -(-shape.length // self.segment_length)
         wide = shape.dtype.itemsize == 4
         more = of_states(min(self.padded_state, 16)) * (1 + MORE * (wide + adds + (wide and adds)))
