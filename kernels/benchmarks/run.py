@@ -170,7 +170,8 @@ def scan_rows(length: int, channels: int, steps: str, repeats: int) -> Iterator[
     times: dict[str, Any] = {"repeats": max(repeats, 25) if short else repeats, "in_turn": short}
     forward = both_sides(lambda call, tensors, _: without_gradient(partial(call, **tensors)))
     yield compare(point | {"what": "forward", "floor_ms": floor_ms(length, channels)}, *forward, **times)
-    yield compare(point | {"what": "forward+backward"}, *both_sides(training_step), **times)
+    step = point | {"what": "forward+backward", "floor_ms": floor_ms(length, channels, passes=2)}
+    yield compare(step, *both_sides(training_step), **times)
     if short:
         for what, calls in (("forward", forward), ("forward+backward", both_sides(gradients_of))):
             yield compare_replays(point | {"what": f"{what}, a replayed CUDA graph"}, *calls, max(repeats, 9))
@@ -198,11 +199,16 @@ def flipping(call: Callable[..., torch.Tensor], other: Tensors) -> tuple[torch.T
     return call(**other, delta_softplus=True), call(**flipped, delta_softplus=True).flip(-1)
 
 
-def floor_ms(length: int, channels: int) -> float:
-    """The larger of moving u, delta, z, y once and of evaluating every decay once on the special function unit."""
-    rate = SPECIAL_UNIT_PER_CLOCK * torch.cuda.get_device_properties(0).multi_processor_count * CLOCK
-    cells = length * channels
-    return 1e3 * max(cells * STATES / rate, (cells * 8 + length * STATES * 4) / COPY_BYTES_PER_SECOND)
+def floor_ms(length: int, channels: int, passes: int = 1) -> float:
+    """Exponentials evaluated once a pass, or what is in bfloat16 moved once: the larger.
+
+    passes: 2 with the backward one, which evaluates them again, reads four activations and writes three.
+    """
+    elements = length * channels
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    exponentials = passes * elements * STATES / (SPECIAL_UNIT_PER_CLOCK * multiprocessors * CLOCK)
+    moved = (4, 11)[passes - 1] * elements + (2, 6)[passes - 1] * length * STATES
+    return 1e3 * max(exponentials, 2 * moved / COPY_BYTES_PER_SECOND)
 
 
 def convolution_rows(length: int, channels: int, width: int, repeats: int) -> Iterator[dict[str, Any]]:

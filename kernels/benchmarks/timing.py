@@ -24,6 +24,8 @@ def compare(
         for name, call in calls.items():
             row |= measure({name: call}, repeats)
     medians = [row[name].get("median_ms") for name in calls]
+    if "floor_ms" in row and medians[0] is not None:
+        row["percent_of_floor"] = 100 * row["floor_ms"] / medians[0]
     if len(medians) == 2 and None not in medians:
         row["ratio"] = medians[1] / medians[0]
     return row
@@ -131,7 +133,7 @@ def summary(row: dict[str, Any]) -> str:
     text = f"{row['operator']:20} {row['what']:24} {size:>16} {kind:11} ours {cell(row['ours'])}"
     if "mamba_ssm" in row:
         text += f"  mamba-ssm {cell(row['mamba_ssm'])} {row.get('ratio', float('nan')):6.2f}x"
-    return text
+    return text + (f" {row['percent_of_floor']:3.0f} % of the floor's speed" if "percent_of_floor" in row else "")
 
 
 def cell(found: dict[str, Any]) -> str:
