@@ -1,7 +1,7 @@
 """Times every shape of turns on a GPU, and fits the times by which `cuda_turns` chooses among them.
 
     python kernels/benchmarks/turns.py --commit $(git rev-parse HEAD)    # rows to results/h100_turns.jsonl
-    python kernels/benchmarks/turns.py --fit                             # what those rows make of `_TIMES`
+    python kernels/benchmarks/turns.py --fit                             # what those rows make of `TIMES`
 
 Of both directions `segments` are two calls, the second adding to the first's outputs.
 """
@@ -15,7 +15,6 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +29,7 @@ from genossm_kernels import kinds
 from genossm_kernels.selective_scan import cuda, cuda_plan
 from genossm_kernels.selective_scan.both import forward_both
 from genossm_kernels.selective_scan.contract import ScanArguments
-from genossm_kernels.selective_scan.cuda_turns import _TIMES, MORE, Chain, Turns, chain_of, rounds
+from genossm_kernels.selective_scan.cuda_turns import MORE, TIMES, Chain, Turns, chain_of, rounds, waves
 
 ROWS = Path(__file__).parent / "results" / "h100_turns.jsonl"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -50,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--commit", help="the commit that is measured")
     parser.add_argument("--out", type=Path, default=ROWS)
-    parser.add_argument("--fit", action="store_true", help="print what is to stand in `_TIMES`; needs no GPU")
+    parser.add_argument("--fit", action="store_true", help="print what is to stand in `TIMES`; needs no GPU")
     options = parser.parse_args()
     if options.fit:
         rows = [json.loads(line) for line in options.out.read_text().splitlines()]
@@ -59,7 +58,7 @@ def main() -> None:
         return
     if options.commit is None:
         parser.error("--commit is wanted, as is a GPU; or --fit")
-    jobs = [(dtype, way, turns) for dtype in DTYPES for way in WAYS for turns in _TIMES]
+    jobs = [(dtype, way, turns) for dtype in DTYPES for way in WAYS for turns in TIMES]
     with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:  # compiles what the cache lacks
         pool.starmap(compile_one, jobs, chunksize=1)
     stamp = {"commit": options.commit, "gpu": torch.cuda.get_device_name(), "torch": installed("torch")}
@@ -93,7 +92,7 @@ def times_at(dtype: str, way: str, channels: int, length: int) -> dict[str, Any]
     found: dict[Name, float] = {}
     with taking(None):
         segments, wanted = timed(call, repeats), outputs()
-    for turns in _TIMES:
+    for turns in TIMES:
         taken = chain(turns, way, dtype, channels)
         if not fits(taken, way):
             continue
@@ -165,17 +164,15 @@ def fitted(rows: list[dict[str, Any]]) -> dict[Turns, tuple[float, float]]:
     directions, whose turns wait for each other's outputs besides."""
     h100: Any = SimpleNamespace(multiprocessors=132)
     found = {}
-    for turns in _TIMES:
+    for turns in TIMES:
         points = []
         for row in rows:
             time, fastest = row["turns"].get(name_of(turns)), min(row["segments"], *row["turns"].values())
             if row["way"] == "both" or time is None or time > NEAR * fastest or row["length"] < LEAST * turns.round:
                 continue
-            taken = chain(turns, row["way"], row["dtype"], row["channels"])
-            taken_rounds = rounds(h100, row["length"], taken)
-            if taken_rounds == rounds(h100, row["length"], replace(taken, tiles=1)):  # all at once
+            if waves(h100, chain(turns, row["way"], row["dtype"], row["channels"])) == 1:
                 more = 1 + MORE * (row["dtype"] == "float32") + MORE * (row["way"] == "adding")
-                points.append((taken_rounds, time / more))
+                points.append((rounds(turns, row["length"]), time / more))
         x, y = np.array(points).T
         each, start = np.polyfit(x, y, 1, w=1 / y)
         found[turns] = (float(start), float(each))

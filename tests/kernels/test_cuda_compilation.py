@@ -14,6 +14,7 @@ from genossm_kernels.causal_conv1d import both as conv_both
 from genossm_kernels.causal_conv1d import cuda_plan as conv_plan
 from genossm_kernels.causal_conv1d import projected, projecting
 from genossm_kernels.selective_scan import cuda_plan as scan_plan
+from genossm_kernels.selective_scan import cuda_turns
 
 SCAN_MACROS = {"DTYPE": 1, "SOFTPLUS": 1, "GATE": 1, "PACKED": 1, "PADDED_STATE": 16, "ALIGNED": 1, "ALIGNED_MAPS": 1}
 SEGMENT_MACROS = SCAN_MACROS | {"SEGMENT_WARPS": 4, "SEGMENT_BLOCKS": 3}
@@ -41,7 +42,6 @@ SOURCES = {
     "skinny": (skinny._SOURCE, {"DTYPE": 2, "WARPS": 2, "RANK": 8, "NARROW_WHOLE": 1, "STAGES": 2}),
     "norm": (norm_backend._SOURCE, NORM | {"LANES": 64, "CELLS": 2}),
 }
-CLUSTERS = {f"scan_in_turns_of_{cluster}": SCAN_MACROS | TURNS | {"CLUSTER": cluster} for cluster in (2, 3, 4)}
 needs_compiler = pytest.mark.skipif(
     not compiler.installed(), reason="genossm[cuda] is not installed: there is no NVRTC to compile with"
 )
@@ -63,10 +63,11 @@ def test_compiles_without_a_gpu(name: str, architecture: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("architecture", ["sm_90", "sm_100"])
-@pytest.mark.parametrize("name", CLUSTERS)
-def test_clusters_compile_where_there_are_some(name: str, architecture: str) -> None:
-    cubin = compiler.compile_uncached(scan_plan._CHAIN, CLUSTERS[name], architecture)
+@pytest.mark.parametrize("turns", cuda_turns.TIMES, ids=str)
+def test_all_shapes_of_turns_compile_where_there_are_clusters(turns: cuda_turns.Turns) -> None:
+    chain = cuda_turns.chain_of(turns, item_size=2, padded_state=16, runs=1, run_length=256)
+    architecture = "sm_100" if turns.warps == 12 else "sm_90"
+    cubin = compiler.compile_uncached(scan_plan._CHAIN, SCAN_MACROS | dict(chain.macros), architecture)
     assert cubin.startswith(b"\x7fELF")
 
 

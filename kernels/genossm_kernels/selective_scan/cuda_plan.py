@@ -189,14 +189,14 @@ class _Work:
         return fastest_chain(self.launcher, shape.length, shape.dtype.itemsize, self.padded_state, adds, *channels)
 
     def segments(self, adds: bool) -> float:
-        """Microseconds of one launch, or of three."""
+        """Microseconds of three launches; up to CHECKPOINT steps of `outputs` alone, 0.55 of that, or of one warp where
+        there is little work."""
         shape = self.shape
-        if shape.length <= CHECKPOINT:
-            return max(12.0, 9.4 + 0.22 * shape.length)
         count = shape.batch * self.runs * -(-shape.length // self.segment_length)
         wide = shape.dtype.itemsize == 4
-        more = of_states(min(self.padded_state, 16)) * (1 + MORE * (wide + adds + (wide and adds)))
-        return more * self.blocks.microseconds(self.launcher, self.segment_length, count)
+        time = self.blocks.microseconds(self.launcher, self.segment_length, count)
+        time *= of_states(min(self.padded_state, 16)) * (1 + MORE * (wide + adds + (wide and adds)))
+        return time if shape.length > CHECKPOINT else max(12.0, 9.4 + 0.22 * shape.length, 0.55 * time)
 
 
 def checkpoint_steps(batch: int, length: int, channels: int) -> int:

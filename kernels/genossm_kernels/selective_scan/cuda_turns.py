@@ -29,9 +29,9 @@ class Turns:
         return self.cluster * self.warps * self.steps * 32 // self.channels
 
 
-# Microseconds on an H100, before the first turn and after the last, and a round; 16 states, bfloat16, outputs written.
+# Microseconds of a chain on an H100, before its first turn and after its last, and a round; 16 states, bfloat16.
 # kernels/benchmarks/turns.py measures and fits them.
-_TIMES = {
+TIMES = {
     Turns(16, 12, 1): (8.8, 6.67),
     Turns(16, 12, 2): (10.7, 6.70),
     Turns(16, 12, 4): (12.5, 7.38),
@@ -96,14 +96,14 @@ def fastest_chain(
 ) -> tuple[Chain | None, float]:
     """And its microseconds; none fits where a multiprocessor's shared memory is too small.   adds: to what there is."""
     best, least = None, math.inf
-    for turns in _TIMES:
+    for turns in TIMES:
         chain = chain_of(turns, item_size, padded_state, runs, run_length)
         if turns.cluster > 1 and not launcher.clusters:
             continue
         if chain.shared_bytes + adds * chain.adding_bytes > launcher.shared_bytes_per_block:
             continue
-        start, each = _TIMES[turns]
-        time = start + rounds(launcher, length, chain) * each * of_states(padded_state)
+        start, each = TIMES[turns]
+        time = waves(launcher, chain) * (start + rounds(turns, length) * each * of_states(padded_state))
         time *= 1 + MORE * (item_size == 4) + MORE * adds
         if time < least:
             best, least = chain, time
@@ -115,8 +115,12 @@ def of_states(padded_state: int) -> float:
     return _FIXED + (1 - _FIXED) * padded_state / 16
 
 
-def rounds(launcher: Launcher, length: int, chain: Chain) -> float:
-    """One after another, of all chains that a multiprocessor takes part in."""
+def waves(launcher: Launcher, chain: Chain) -> int:
+    """Of chains that a device holds at once, one after another."""
     at_once = max(1, _AT_ONCE[chain.turns.cluster] * launcher.multiprocessors // H100_MULTIPROCESSORS)
-    full = length / chain.turns.round
-    return -(-chain.tiles // at_once) * (math.ceil(full) + full) / 2  # half of what the last one lacks is won
+    return -(-chain.tiles // at_once)
+
+
+def rounds(turns: Turns, length: int) -> float:
+    full = length / turns.round
+    return (math.ceil(full) + full) / 2  # half of what the last one lacks is won
