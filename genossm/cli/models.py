@@ -42,7 +42,13 @@ def card(name: str) -> None:
 @click.option("--context", default=1024, show_default=True, type=click.IntRange(min=4), help="Bases a window there.")
 @click.option("--summary", required=True, help="A sentence that says what it is.")
 @click.option("--config", "config_file", required=True, help="Configuration file of the run, as the card names it.")
-@click.option("--evaluation", type=click.Path(path_type=Path), help="Markdown of `genossm evaluate context-table`.")
+@click.option(
+    "--evaluation",
+    "evaluations",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Markdown of `genossm evaluate context-table`, or further sections. Repeatable.",
+)
 @click.option("--limit", "limits", multiple=True, help="A further sentence under Limits.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where shipped models are.  [default: in the package]")
 @click.option("--device", default="cpu", show_default=True, help="Where rounding is judged.")
@@ -55,7 +61,7 @@ def ship(
     context: int,
     summary: str,
     config_file: str,
-    evaluation: Path | None,
+    evaluations: tuple[Path, ...],
     limits: tuple[str, ...],
     folder: Path | None,
     device: str,
@@ -75,7 +81,7 @@ def ship(
         context=context,
         summary=summary,
         config_file=config_file,
-        evaluation=shipping.read_evaluation(evaluation),
+        evaluation=shipping.read_evaluation(evaluations),
         limits=limits,
         folder=folder or shipping.FOLDER,
         device=device,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from genossm.core.errors import ConfigError, UsageError
+from genossm.core.errors import ConfigError, InputFileError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.data.regions import parse_regions
 from genossm.evaluation.bases_methods import Hiding
@@ -53,7 +53,8 @@ def ship(
 
     regions: held-out ones, on which what rounding changes is measured, in windows of `context`.
     summary: a sentence for the card and for `genossm models`.   config_file: the run's, as the card names it.
-    evaluation: Markdown of `genossm evaluate context-table`, of which the card takes what is of the model's objective.
+    evaluation: Markdown of `genossm evaluate context-table`, of which the card takes what is of the model's objective,
+    and further sections, which it takes as they are.
     limits: further sentences for it.
     Raises: UsageError for a name that reads as a path; ConfigError if `source` holds no record of a training run, was
     trained on `regions`, or all shipped models together would be too large.
@@ -155,18 +156,23 @@ def _figures(provenance: Provenance, rounding: dict[str, Any]) -> dict[str, str]
     }
 
 
-def read_evaluation(path: Path | None) -> str:
-    """The file's text; empty without a file."""
-    return "" if path is None else path.read_text(encoding="utf-8")
+def read_evaluation(paths: Sequence[Path]) -> str:
+    """The files' texts, one behind the other. Raises: InputFileError where one cannot be read."""
+    try:
+        return "\n\n".join(path.read_text(encoding="utf-8").strip() for path in paths)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputFileError(
+            f"--evaluation: {error}; wanted Markdown, as `genossm evaluate context-table` writes it."
+        ) from None
 
 
 def _part_for(objective: str, page: str) -> str:
-    """The part of a page by objectives that speaks of this one, its headings one level down."""
-    headings = {title: f"## {TITLES[title]}" for title in TITLES}
+    """A page without its sections that speak of other objectives, headings one level down."""
+    others = {f"## {TITLES[title]}" for title in TITLES if title != objective}
     wanted, lines = True, []
     for line in page.splitlines():
-        if line in headings.values():
-            wanted = line == headings[objective]
+        if line.startswith("## "):
+            wanted = line not in others
         if wanted:
             lines.append(f"#{line}" if line.startswith("#") else line)
     return "\n".join(lines)

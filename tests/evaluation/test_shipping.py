@@ -56,7 +56,7 @@ def test_weights_are_rounded_and_the_effect_is_recorded(
         run,
         fasta,
         tmp_path / "pretrained",
-        evaluation="## Bits per base\n\n| a table |\n\n## Masked bits per base\n\n| another |",
+        evaluation="## Bits per base\n\n| a table |\n\n## Masked bits per base\n\n| another |\n\n## Labels\n\n| 3 |",
         limits=["Untried on y."],
     )
     exact, loaded = genossm.load(run), genossm.load("toy-causal")
@@ -78,6 +78,7 @@ def test_weights_are_rounded_and_the_effect_is_recorded(
         assert text in card
     assert "### Bits per base" in card
     assert "another" not in card
+    assert "### Labels\n\n| 3 |" in card
 
 
 def test_rounded_bits_are_those_of_the_loaded_model(run: Path, fasta: Path, tmp_path: Path) -> None:
