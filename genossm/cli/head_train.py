@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from genossm.cli.scoring import counting, scoring_options
+from genossm.cli.scoring import counting, reading_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     metavar="FOLDER",
     help="The head's folder.  [default: heads/NAME in the model's directory]",
 )
-@scoring_options
+@reading_options
 @click.option("--force", is_flag=True, help="Replace a head of that name.")
 def command(
     labelled: Path,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from genossm.cli.scoring import scoring_options
+from genossm.cli.scoring import reading_options
 
 if TYPE_CHECKING:
     from genossm.variants.opening import Request
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--head-rate", default=1e-2, show_default=True, help="Of the head's weights.")
 @click.option("--seed", default=0, show_default=True, help="Of stretches and order.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="MODEL_OUT", help="New model.")
-@scoring_options
+@reading_options
 @click.option("--force", is_flag=True, help="Replace the output.")
 def command(
     labelled: Path,

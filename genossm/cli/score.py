@@ -172,8 +172,8 @@ def self_test_command(model: str | None, device: str, write: bool, force: bool) 
     "--report",
     type=click.Path(path_type=Path),
     metavar="FILE.html",
-    help="A page of igv-reports as well, over the 100 top-scored records; whoever opens it without a network sees the "
-    "table and no genome browser.",
+    help="A page of igv-reports as well, over the 100 records that the model finds least likely; whoever opens it "
+    "without a network sees the table and no genome browser.",
 )
 @click.option(
     "--report-standalone", is_flag=True, help="Put the browser's code, igv.js, into --report; needs a network now."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -41,18 +41,19 @@ def batch_rows(ctx: click.Context, parameter: click.Parameter, value: str) -> in
     return int(value)
 
 
+_METHOD = click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="llr|mlm|embedding|HEAD",
+    help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
+)
 _OPTIONS = (
     click.option(
         "-f", "--fasta-ref", "reference", required=True, metavar="REF", help="FASTA (plain, bgzip), 2bit or store."
     ),
     click.option("-m", "--model", required=True, metavar="MODEL", help="Shipped model, model directory, or Hub id."),
-    click.option(
-        "--method",
-        "methods",
-        multiple=True,
-        metavar="llr|mlm|embedding|HEAD",
-        help="How to score; may be repeated, or several with commas.  [default: llr for causal, mlm for masked models]",
-    ),
+    _METHOD,
     click.option(
         "--context",
         default="8192",
@@ -112,13 +113,21 @@ _HEADS = (
 
 def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator: adds the options and hands the function one `request` instead of them."""
+    return _handing_request(function, _OPTIONS)
 
+
+def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for what reads alleles by the model's own method and offers no choice."""
+    return _handing_request(function, tuple(option for option in _OPTIONS if option is not _METHOD))
+
+
+def _handing_request(function: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapped(
         *arguments: Any,
         reference: str,
         model: str,
-        methods: tuple[str, ...],
+        methods: tuple[str, ...] = (),
         context: int | None,
         horizon: int | None,
         neighbourhood: int,
@@ -135,11 +144,11 @@ def scoring_options(function: Callable[..., Any]) -> Callable[..., Any]:
         from genossm.variants.options import ScoringOptions
 
         given = click.get_current_context().get_parameter_source("horizon") is not ParameterSource.DEFAULT
-        options = ScoringOptions(context, horizon, both_strands, methods, neighbourhood, exact)
-        request = Request(model, reference, options, given, batch_size, device, calibration, heads, covariates)
+        scoring = ScoringOptions(context, horizon, both_strands, methods, neighbourhood, exact)
+        request = Request(model, reference, scoring, given, batch_size, device, calibration, heads, covariates)
         return function(*arguments, request=request, **others)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped
 

@@ -26,7 +26,7 @@ from genossm.variants.extras import Extras, head_settings
 from genossm.variants.heads.crossvalidation import drawn_interval, metric_name, metric_of
 from genossm.variants.heads.estimators import Kind, Linear
 from genossm.variants.heads.features import FeatureSpec
-from genossm.variants.heads.head import FOLDER, VariantHead, check_name
+from genossm.variants.heads.head import FOLDER, VariantHead, check_name, refuse_methods
 from genossm.variants.heads.labelled import LabelColumn, Labelled, read_labelled
 from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
@@ -82,6 +82,7 @@ def run_tune_head(request: Request, source: Path, plan: TuningPlan, target: Path
     Raises: UsageError; InputFileError for labels that cannot be read, or too few stretches; OutputExistsError;
     NumericsError.
     """
+    refuse_methods(request.options.methods)
     refuse_overwrite(target, force=force)
     rows = read_labelled(source, plan.label, classes=plan.kind == "logistic")
     with genossm.genome.open(request.reference) as genome:

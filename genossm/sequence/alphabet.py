@@ -45,7 +45,6 @@ COMPLEMENT_TABLE: bytes = _table(_LETTERS, _COMPLEMENTS, default=_UNKNOWN)
 _FIRST_TABLE = _table(
     _LETTERS, "".join(b if n == "N" else b[0] for n, b in (IUPAC_BASES | {"N": "N"}).items()), default=None
 )
-_COMPLEMENT_ARRAY = np.frombuffer(COMPLEMENT_TABLE, dtype=np.uint8)
 
 
 def reverse_complement(sequence: Text) -> Text:

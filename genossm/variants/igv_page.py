@@ -1,4 +1,4 @@
-"""A page of igv-reports over the top-scored alleles of a file: a table, and a genome browser at each of them."""
+"""A page of igv-reports over the alleles that a model finds least likely: a table, and a genome browser at each."""
 
 from __future__ import annotations
 

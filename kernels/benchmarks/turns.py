@@ -29,7 +29,7 @@ from genossm_kernels import kinds
 from genossm_kernels.selective_scan import cuda, cuda_plan
 from genossm_kernels.selective_scan.both import forward_both
 from genossm_kernels.selective_scan.contract import ScanArguments
-from genossm_kernels.selective_scan.cuda_turns import MORE, TIMES, Chain, Turns, chain_of, rounds, waves
+from genossm_kernels.selective_scan.cuda_turns import LONGER, TIMES, Chain, Turns, chain_of, rounds, waves
 
 ROWS = Path(__file__).parent / "results" / "h100_turns.jsonl"
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -171,8 +171,8 @@ def fitted(rows: list[dict[str, Any]]) -> dict[Turns, tuple[float, float]]:
             if row["way"] == "both" or time is None or time > NEAR * fastest or row["length"] < LEAST * turns.round:
                 continue
             if waves(h100, chain(turns, row["way"], row["dtype"], row["channels"])) == 1:
-                more = 1 + MORE * (row["dtype"] == "float32") + MORE * (row["way"] == "adding")
-                points.append((rounds(turns, row["length"]), time / more))
+                longer = LONGER[row["dtype"] == "float32", row["way"] == "adding"]
+                points.append((rounds(turns, row["length"]), time / longer))
         x, y = np.array(points).T
         each, start = np.polyfit(x, y, 1, w=1 / y)
         found[turns] = (float(start), float(each))

@@ -309,6 +309,19 @@ def test_nothing_is_replaced_or_kept_elsewhere(asked: Request, vcf: Path, traine
         run_train_head(replace(asked, model="human-causal-2m"), vcf, plan("common"), None)
 
 
+def test_a_method_cannot_be_chosen(
+    asked: Request, vcf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It used to leave every allele without a ratio, called "REF equal to ALT"."""
+    chosen = replace(asked, options=replace(asked.options, methods=("embedding",)))
+    with pytest.raises(UsageError, match="got embedding"):
+        run_train_head(chosen, vcf, plan("common"), tmp_path / "head")
+    for command in ("train", "tune"):
+        with pytest.raises(SystemExit, match="2"):
+            run(["head", command, str(vcf), "--method", "embedding"])
+        assert "--method" in capfd.readouterr().err
+
+
 def test_features_that_cannot_be() -> None:
     """Features have names, a flank is a length."""
     builders: list[Callable[[], object]] = [

@@ -151,6 +151,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def refuse_methods(methods: Sequence[str]) -> None:
+    """Heads learn from the model's own ratio and its hidden states. Raises: UsageError if something else was chosen."""
+    if methods:
+        raise UsageError(
+            f"A head learns from the model's own ratio and hidden states; got {', '.join(methods)}. Leave methods out."
+        )
+
+
 def heads_in(folder: Path) -> list[Path]:
     """The heads in a folder of heads, by name; a model's are in its `heads`."""
     return sorted(path.parent for path in folder.glob(f"*/{_FILE}")) if folder.is_dir() else []

@@ -23,7 +23,7 @@ from genossm.variants.heads.covariates import covariate_matrix, learn_covariates
 from genossm.variants.heads.crossvalidation import CrossValidation, Examples, nested_cross_validation
 from genossm.variants.heads.estimators import TASKS, Kind
 from genossm.variants.heads.features import FeatureSpec
-from genossm.variants.heads.head import FOLDER, VariantHead, check_name
+from genossm.variants.heads.head import FOLDER, VariantHead, check_name, refuse_methods
 from genossm.variants.heads.labelled import LabelColumn, Labelled, read_labelled
 from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
@@ -95,6 +95,7 @@ def run_train_head(
     Raises: UsageError for a name or options that cannot be, or a model without a directory of its own where `target` is
     None; InputFileError for labels or covariates that are missing, or too few stretches; OutputExistsError.
     """
+    refuse_methods(request.options.methods)
     folder = target or _own_folder(request.model, plan.name)
     refuse_overwrite(folder, force=force)
     classes = TASKS[plan.kind] == "classification"

@@ -10,8 +10,8 @@ from genossm_kernels._cuda.launch import Launcher, address, launcher_for, unavai
 from genossm_kernels._cuda.program import Layout
 from genossm_kernels.checks import plain_size
 from genossm_kernels.selective_scan.contract import ScanArguments, ScanCall, ScanGradients, ScanTargets, kind_of
-from genossm_kernels.selective_scan.cuda_calls import padded, prepare_backward, prepare_forward
-from genossm_kernels.selective_scan.cuda_plan import DTYPES, checkpoint_steps
+from genossm_kernels.selective_scan.cuda_calls import prepare_backward, prepare_forward
+from genossm_kernels.selective_scan.cuda_plan import DTYPES, checkpoint_steps, padded
 
 PLACES = True
 _LARGEST_STATE = 64

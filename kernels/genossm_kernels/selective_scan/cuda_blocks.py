@@ -17,6 +17,7 @@ _BLOCK_WARPS, _MOST_BLOCKS = 4, 3  # of the forward kernels: 12 warps a multipro
 _SEGMENT_START = 6  # steps that the beginning of a segment takes as long as
 _ALONE = 0.35  # of a block's time is not shared with others on its multiprocessor
 _LAUNCHES, _STEP = 15.5, 0.3125  # microseconds: of three launches, and of a step of one block besides
+ONE_LAUNCH = 0.55  # of a forward call's time is left where one segment is a whole sequence
 _ADJOINT_STEP = 0.73  # of a step of `gradients`: all that a multiprocessor holds of both
 
 
@@ -103,7 +104,7 @@ def balanced_length(
         segments = -(-length // steps) * runs
         one = forward.time(launcher, steps, segments)
         if backward is None:
-            return one
+            return one if steps < length else ONE_LAUNCH * one
         return _ADJOINT_STEP * one + (steps + _SEGMENT_START) * backward.parts(launcher, segments)[1]
 
     longest = min(LONGEST_SEGMENT, -(-length // CHECKPOINT) * CHECKPOINT)

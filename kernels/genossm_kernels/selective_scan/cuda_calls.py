@@ -248,11 +248,6 @@ def _whole(strides: Strides | None, vector: int) -> bool:
     return strides is None or not any(stride % vector for stride in strides[:-1])
 
 
-def padded(states: int) -> int:
-    """As the kernels hold them: 4, 8, 16, 32 or 64."""
-    return max(4, 1 << (states - 1).bit_length())
-
-
 def _segment_work(a: ScanArguments, plan: Plan) -> dict[str, int]:
     cells = a.u.shape[0] * plan.segments * a.u.shape[2] if plan.segments > 1 and plan.chain is None else 0
     return {"segment_state": cells * plan.padded_state, "segment_sum": cells}

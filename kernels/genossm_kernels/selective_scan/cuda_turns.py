@@ -32,25 +32,27 @@ class Turns:
 # Microseconds of a chain on an H100, before its first turn and after its last, and a round; 16 states, bfloat16.
 # kernels/benchmarks/turns.py measures and fits them.
 TIMES = {
-    Turns(16, 12, 1): (8.8, 6.67),
-    Turns(16, 12, 2): (10.7, 6.70),
-    Turns(16, 12, 4): (12.5, 7.38),
-    Turns(16, 8, 1): (5.6, 5.17),
-    Turns(16, 4, 2): (5.7, 3.32),
-    Turns(16, 12, 2, 8): (8.4, 4.05),
+    Turns(16, 12, 1): (9.0, 6.76),
+    Turns(16, 12, 2): (10.9, 6.80),
+    Turns(16, 12, 4): (12.7, 7.48),
+    Turns(16, 8, 1): (5.7, 5.24),
+    Turns(16, 4, 2): (5.8, 3.38),
+    Turns(16, 12, 2, 8): (8.5, 4.11),
     Turns(8, 12, 2): (11.5, 7.89),
-    Turns(8, 8, 1): (5.3, 6.33),
-    Turns(8, 8, 2): (7.7, 6.13),
-    Turns(8, 8, 3): (8.3, 6.07),
-    Turns(8, 8, 4): (8.1, 6.35),
-    Turns(8, 4, 2): (6.2, 4.02),
-    Turns(8, 4, 3): (6.1, 4.08),
-    Turns(8, 4, 4): (6.1, 4.11),
-    Turns(8, 8, 2, 8): (7.4, 3.43),
-    Turns(8, 8, 3, 8): (7.5, 3.52),
-    Turns(8, 4, 4, 8): (6.1, 2.37),
+    Turns(8, 8, 1): (5.4, 6.38),
+    Turns(8, 8, 2): (7.8, 6.21),
+    Turns(8, 8, 3): (8.4, 6.20),
+    Turns(8, 8, 4): (8.2, 6.44),
+    Turns(8, 4, 2): (6.3, 4.08),
+    Turns(8, 4, 3): (6.2, 4.14),
+    Turns(8, 4, 4): (6.2, 4.17),
+    Turns(8, 8, 2, 8): (7.5, 3.48),
+    Turns(8, 8, 3, 8): (7.6, 3.58),
+    Turns(8, 4, 4, 8): (6.2, 2.40),
 }
-MORE = 0.06  # longer where rows are of float32, and again where outputs are added to what is there
+# Times as many, by whether rows are of float32 and whether outputs are added to what is there.
+LONGER = {(False, False): 1.0, (True, False): 1.06, (False, True): 1.02, (True, True): 1.10}
+_SMALL, _BESIDE = 4, 0.7  # blocks of so few warps begin beside the wave before: what each further one takes longer
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def fastest_chain(
             continue
         start, each = TIMES[turns]
         time = waves(launcher, chain) * (start + rounds(turns, length) * each * of_states(padded_state))
-        time *= 1 + MORE * (item_size == 4) + MORE * adds
+        time *= LONGER[item_size == 4, adds]
         if time < least:
             best, least = chain, time
     return best, least
@@ -115,10 +117,11 @@ def of_states(padded_state: int) -> float:
     return _FIXED + (1 - _FIXED) * padded_state / 16
 
 
-def waves(launcher: Launcher, chain: Chain) -> int:
-    """Of chains that a device holds at once, one after another."""
+def waves(launcher: Launcher, chain: Chain) -> float:
+    """Times that one chain takes until all are done: an H100 holds as many at once as there are multiprocessors for."""
     at_once = max(1, _AT_ONCE[chain.turns.cluster] * launcher.multiprocessors // H100_MULTIPROCESSORS)
-    return -(-chain.tiles // at_once)
+    more = -(-chain.tiles // at_once) - 1
+    return 1 + more * (_BESIDE if chain.turns.warps <= _SMALL else 1.0)
 
 
 def rounds(turns: Turns, length: int) -> float:
