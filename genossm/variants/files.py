@@ -91,7 +91,7 @@ def score_file(
         )  # fmt: skip
         facts = {**run.facts(), **({"shard": policy.shard} if policy.shard else {})}
         with open_files(target, policy, run, facts, force=_replaces(policy, journal)) as written:
-            written.header(header)
+            written.header(header, run.naming.own_fields(vcf.header))
             for record, alleles in job.scored_records(records):
                 written.record(record, alleles)
             _finish(summary, scorer, written, target, policy, started)

@@ -25,7 +25,6 @@ from genossm.variants.vcf_input import Record, open_vcf
 TOP = 100
 _FLANK = 200
 _STRIDE = 1 << 20
-_DEFINED = b"##INFO=<ID="
 # The page's own script shows the table once its browser stands. Without the browser's code something stands in for it.
 _OFFLINE = """
 <p id="genossm-note" hidden style="padding: 1em; background: #fff3cd">
@@ -121,8 +120,7 @@ def _run_igv_reports(words: list[str], page: Path, folder: Path, *, standalone: 
 
 def _fields(header: tuple[bytes, ...], naming: Naming) -> list[str]:
     """Names of the numbers that the header declares, in its order."""
-    names = [line[len(_DEFINED) :].split(b",")[0] for line in header if line.startswith(_DEFINED)]
-    ours = [name.decode() for name in names if naming.is_ours(name)]
+    ours = [name.decode() for name in naming.own_fields(header)]
     return [name for name in ours if name != naming.field(STATUS)]
 
 

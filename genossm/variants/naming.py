@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +11,7 @@ from genossm.core.errors import InputFileError, UsageError
 
 DEFAULT_TAG = "GENOSSM"
 _ID = re.compile(rb"##INFO=<(?:.*?,)?ID=([^,>]+)")
+_ANNOUNCED = re.compile(rb"##genossm\.(.+)_version=")  # every run under a tag of its own writes one
 
 
 @dataclass(frozen=True)
@@ -37,29 +39,37 @@ class Naming:
         own = "" if self.tag == DEFAULT_TAG else f".{self.tag}"
         return f"genossm{own}_{key}"
 
-    def is_ours(self, entry: bytes) -> bool:
-        """Whether an INFO entry, or the name of a field, is one of ours."""
-        return entry.startswith(self._prefix)
+    def own_fields(self, header: Iterable[bytes]) -> tuple[bytes, ...]:
+        """INFO fields with this tag that a header declares, in its order; not those of longer tags, as A_L is of A."""
+        header = tuple(header)
+        names = (match[1] for line in header if (match := _ID.match(line)))
+        longer = tuple(tag + b"_" for tag in self._longer_tags(header))
+        return tuple(name for name in names if name.startswith(self._prefix) and not name.startswith(longer))
 
-    def holds_scores(self, header: tuple[bytes, ...]) -> bool:
-        """Whether a header declares fields of ours."""
-        return any((match := _ID.match(line)) and self.is_ours(match[1]) for line in header)
+    def fact_lines(self, header: Iterable[bytes]) -> tuple[bytes, ...]:
+        """The header lines that say where these scores come from."""
+        header = tuple(header)
+        start = f"##{self.fact('')}".encode()
+        longer = tuple(b"##genossm." + tag + b"_" for tag in self._longer_tags(header))
+        return tuple(line for line in header if line.startswith(start) and not line.startswith(longer))
 
     def without_scores(self, header: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """The header without our lines.
 
         Raises: InputFileError if fields with this tag are there that no run of ours has written.
         """
-        facts = f"##{self.fact('')}".encode()
-        if self.tag != DEFAULT_TAG and self.holds_scores(header) and not any(line.startswith(facts) for line in header):
+        fields, facts = set(self.own_fields(header)), set(self.fact_lines(header))
+        if self.tag != DEFAULT_TAG and fields and not facts:
             raise InputFileError(
                 f"The input has INFO/{self.tag}_… of another program. Choose another --tag, so that its fields stay."
             )
         return tuple(
-            line
-            for line in header
-            if not line.startswith(facts) and not ((match := _ID.match(line)) and self.is_ours(match[1]))
+            line for line in header if line not in facts and not ((match := _ID.match(line)) and match[1] in fields)
         )
+
+    def _longer_tags(self, header: Iterable[bytes]) -> list[bytes]:
+        found = (match[1] for line in header if (match := _ANNOUNCED.match(line)))
+        return [tag for tag in found if tag.startswith(self._prefix)]
 
     @cached_property
     def _prefix(self) -> bytes:

@@ -29,10 +29,11 @@ def tables_again(
         yield lambda record: None  # noqa: ARG005
         return
     header, status = tuple(header), naming.field(STATUS)
-    if not naming.holds_scores(header):
+    ours = naming.own_fields(header)
+    if not ours:
         raise InputFileError(f"The pieces hold no INFO/{naming.tag}_…; pass the --tag that they were scored with.")
     found = (match[1] for line in header if (match := _NUMBERS.match(line)))
-    names = [name.decode() for name in found if naming.is_ours(name)]
+    names = [name.decode() for name in found if name in ours]
     with open_tables(tsv, parquet, names, facts_in(header, naming), force=force) as tables:
 
         def add(record: Record) -> None:

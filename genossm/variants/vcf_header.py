@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -42,6 +42,11 @@ class ScoringRun:
         tags = tags_of(self.options.methods) if self.tags is None else self.tags
         return tuple(replace(tag, name=self.naming.field(tag.name)) for tag in tags)
 
+    @cached_property
+    def names(self) -> frozenset[bytes]:
+        """Of all fields that a record may get."""
+        return frozenset(name.encode() for name in (*(tag.name for tag in self.fields), self.naming.field(STATUS)))
+
     def facts(self) -> dict[str, object]:
         """What the scores come from, by name."""
         options = self.options
@@ -77,7 +82,7 @@ class ScoringRun:
 
 def refuse_scored(header: tuple[bytes, ...], *, name: str, replace: bool, naming: Naming = DEFAULT_NAMING) -> None:
     """Raise InputFileError if a header holds our INFO fields already, unless they are to be replaced."""
-    if not replace and naming.holds_scores(header):
+    if not replace and naming.own_fields(header):
         raise InputFileError(
             f"{name} holds scores of an earlier run (INFO/{naming.tag}_…). Pass --force to replace them, --tag NAME to "
             "add others, or score the original file."
@@ -95,8 +100,8 @@ def scored_header(header: tuple[bytes, ...], run: ScoringRun, *, name: str, repl
 
 def facts_in(header: tuple[bytes, ...] | list[bytes], naming: Naming = DEFAULT_NAMING) -> dict[str, str]:
     """What the `##genossm_…=` lines of a header say, by name without the prefix."""
-    start = f"##{naming.fact('')}".encode()
-    pairs = (line[len(start) :].split(b"=", 1) for line in header if line.startswith(start))
+    start = len(f"##{naming.fact('')}")
+    pairs = (line[start:].split(b"=", 1) for line in naming.fact_lines(header))
     return {pair[0].decode(): pair[1].decode("utf-8", errors="replace") for pair in pairs if len(pair) == 2}
 
 
@@ -121,16 +126,28 @@ def values_of(one: Outcome, tags: tuple[Tag, ...]) -> tuple[float | None, ...]:
     return one.numbers or (None,) * len(tags)
 
 
-def scored_info(info: bytes, scored: Sequence[Outcome], run: ScoringRun) -> bytes:
-    """INFO with the scores of a record's ALT alleles at its end; those of an earlier run are dropped."""
-    naming, tags = run.naming, run.fields
-    entries = [] if info in (b".", b"") else [entry for entry in info.split(b";") if not naming.is_ours(entry)]
+def scored_info(info: bytes, scored: Sequence[Outcome], run: ScoringRun, replaced: Container[bytes] = ()) -> bytes:
+    """INFO with the scores of a record's ALT alleles at its end.   replaced: fields of an earlier run, which give way.
+
+    Raises: InputFileError for a field of the same name that no header declares as ours.
+    """
+    entries = [] if info in (b".", b"") else [entry for entry in info.split(b";") if _key(entry) not in replaced]
+    for entry in entries:
+        if _key(entry) in run.names:
+            raise InputFileError(
+                f"A record holds INFO/{_key(entry).decode(errors='replace')}, which the header does not declare. Pass "
+                "--tag NAME, so that it stays, or take it out."
+            )
     if [one.status for one in scored] != [Status.NO_ALT]:
-        columns = zip(*(values_of(one, tags) for one in scored))
-        for tag, values in zip(tags, columns, strict=True):
+        columns = zip(*(values_of(one, run.fields) for one in scored))
+        for tag, values in zip(run.fields, columns, strict=True):
             entries.append(f"{tag.name}={','.join(map(format_score, values))}".encode())
-    entries.append(f"{naming.field(STATUS)}={','.join(one.status for one in scored)}".encode())
+    entries.append(f"{run.naming.field(STATUS)}={','.join(one.status for one in scored)}".encode())
     return b";".join(entries)
+
+
+def _key(entry: bytes) -> bytes:
+    return entry.partition(b"=")[0]
 
 
 def format_score(score: float | None) -> str:

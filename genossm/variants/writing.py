@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ class Files:
         self, run: ScoringRun, output: VcfOutput, aside: VcfOutput | None, tables: Sequence[AlleleTable]
     ) -> None:
         self._run, self._output, self._aside, self._tables = run, output, aside, tables
+        self._replaced: frozenset[bytes] = frozenset()
         self.moved = 0
 
     @property
@@ -28,14 +29,15 @@ class Files:
         """Whether the scored records are, so that they can have an index."""
         return self._output.sorted
 
-    def header(self, lines: Iterable[bytes]) -> None:
-        lines = tuple(lines)
+    def header(self, lines: Iterable[bytes], replaced: Collection[bytes] = ()) -> None:
+        """replaced: INFO fields of an earlier run, which records lose."""
+        lines, self._replaced = tuple(lines), frozenset(replaced)
         for one in filter(None, (self._output, self._aside)):
             one.header(lines)
 
     def record(self, record: Record, alleles: Sequence[Outcome]) -> None:
         """Write a record with what is said of its alleles; tables hold what the scored file holds."""
-        line = record.with_info(scored_info(record.info, alleles, self._run))
+        line = record.with_info(scored_info(record.info, alleles, self._run, self._replaced))
         if self._aside is not None and any(one.status is Status.REF_MISMATCH for one in alleles):
             self.moved += 1
             self._aside.record(line, record.columns[0], record.pos1)

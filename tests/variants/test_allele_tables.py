@@ -16,7 +16,7 @@ from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.testing import random_sequence
 from genossm.variants import FilePolicy, ScoringOptions, Summary, allele_tables, files, score_file
-from genossm.variants.naming import Naming
+from genossm.variants.naming import DEFAULT_TAG, Naming
 from genossm.variants.shards import Shard, merge
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import open_vcf
@@ -186,6 +186,37 @@ def test_fields_of_other_programs_are_left_alone(model: SequenceModel, genome: G
     run(model, genome, source, tmp_path / "out.vcf", tag="GENO")
     assert ";GENO_LLR=" in (tmp_path / "out.vcf").read_text()
     assert "\tCADD_PHRED=3;GENO=2;GENO_LLR=" in (tmp_path / "out.vcf").read_text()
+
+
+def test_tags_that_begin_with_another_keep_their_scores(
+    model: SequenceModel, model_without_bos: SequenceModel, genome: Genome, vcf: Path, tmp_path: Path
+) -> None:
+    one, two, again, alone = (tmp_path / f"{name}.vcf" for name in ("one", "two", "again", "alone"))
+    for short, longer in ((DEFAULT_TAG, "GENOSSM_LONG"), ("A", "A_L")):
+        run(model, genome, vcf, one, tag=short, force=True)
+        run(model_without_bos, genome, one, two, tag=longer, force=True)
+        run(model, genome, two, again, tag=short, force=True)
+        assert alleles_in(again, longer) == alleles_in(two, longer)
+        assert alleles_in(again, short) == alleles_in(one, short)
+        with open_vcf(two) as before, open_vcf(again) as after:
+            assert facts_in(before.header, Naming(longer)) == facts_in(after.header, Naming(longer))
+            assert "L_version" not in facts_in(before.header, Naming(short))
+        run(model_without_bos, genome, vcf, alone, tag=longer, force=True)
+        run(model, genome, alone, again, tag=short, force=True)
+        assert alleles_in(again, longer) == alleles_in(alone, longer)
+
+
+def test_fields_that_no_header_declares_stay(model: SequenceModel, genome: Genome, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.vcf", tmp_path / "out.vcf"
+    source.write_text(HEADER + row(50, info="AF_EUR=0.25;GENOSSM_NOTE=mine"))
+    for tag in ("AF", DEFAULT_TAG):
+        run(model, genome, source, out, tag=tag, force=True)
+        assert f"\tAF_EUR=0.25;GENOSSM_NOTE=mine;{tag}_LLR=" in out.read_text()
+    source.write_text(HEADER + row(50, info="GENOSSM_LLR=1"))
+    with pytest.raises(InputFileError, match="GENOSSM_LLR, which the header does not declare"):
+        run(model, genome, source, out, force=True)
+    run(model, genome, source, out, tag="OTHER", force=True)
+    assert "\tGENOSSM_LLR=1;OTHER_LLR=" in out.read_text()
 
 
 @pytest.mark.parametrize("tag", ["", "A B", "1A", "A;B", "A=B", "É"])
