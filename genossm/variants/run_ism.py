@@ -46,6 +46,8 @@ class IsmOutputs:
             refuse_overwrite(path, force=force)
             if path.resolve() in (other.resolve() for other in paths[:number]):
                 raise UsageError(f"Two outputs are both {path}. Choose another for one of them.")
+        if self.table.suffix.lower() != ".parquet":
+            raise UsageError(f"The table is Parquet; got the name {self.table}, wanted one that ends in .parquet.")
         for path in self.pictures:
             if path.suffix.lower() not in _PICTURES:
                 raise UsageError(f"Cannot tell the format of {path} by its name; wanted {', '.join(_PICTURES)}.")

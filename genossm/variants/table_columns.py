@@ -89,7 +89,10 @@ def _recognise(key: str, present: Sequence[str], name: str) -> str | None:
 
 def _from_four(row: Sequence[Any], place: str) -> Allele:
     contig, position, ref, alt = row
-    return Allele(_text(contig), _position(position, place), _text(ref), _text(alt) or None)
+    # A dot is VCF's word for no ALT allele.
+    return Allele(
+        _text(contig), _position(position, place), _text(ref), None if _text(alt) in ("", ".") else _text(alt)
+    )
 
 
 def _from_text(value: Any, place: str) -> Allele:

@@ -219,6 +219,8 @@ def test_labels(tmp_path: Path, vcf: Path) -> None:
         read_labelled(path, LabelColumn("score"), classes=True)
     with pytest.raises(InputFileError, match="Say which words are positive"):
         read_labelled(path, LabelColumn("class"), classes=True)
+    with pytest.raises(InputFileError, match=r"all 3 .* class being Lof; wanted two\. .* LOF \(1\), FUNC \(1\)"):
+        read_labelled(path, LabelColumn("class", ("Lof",)), classes=True)
     with pytest.raises(InputFileError, match="no column 'weight'"):
         read_labelled(path, LabelColumn("score"), classes=False, covariates=["weight"])
     by_af = read_labelled(vcf, LabelColumn("AF", at_least=0.01, at_most=0.002), classes=True, group="TISSUE")

@@ -107,6 +107,12 @@ def test_what_cannot_be(request_for: Request, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
+def test_the_table_is_parquet_by_its_name(request_for: Request, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"got the name .*t\.csv"):
+        run_ism(request_for, REGION, IsmOutputs(tmp_path / "t.csv"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_command(
     model_dir: Path, human_fasta: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch
 ) -> None:

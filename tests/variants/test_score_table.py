@@ -194,6 +194,14 @@ def test_what_stops_a_run_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+@pytest.mark.parametrize("alt", ["", "."])
+def test_no_alt_is_called_so(
+    model: SequenceModel, human_genome: Genome, rows: list[list[str]], alt: str, tmp_path: Path
+) -> None:
+    run(model, human_genome, write(tmp_path / "in.csv", [[*rows[0][:4], alt, rows[0][5]]]), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().strip().endswith(",NO_ALT")
+
+
 def test_which_columns() -> None:
     assert find_columns(["CHROM", "pos", "ref", "alt", "variant"], name="t").names == ("CHROM", "pos", "ref", "alt")
     assert find_columns(["pos", "Variant"], name="t").names == ("Variant",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,17 +91,25 @@ def read_labelled(
     """The alleles of a file that have a label, in its order.
 
     path: a table, or a VCF or BCF, whose INFO keys then are the columns.   classes: labels are 0 and 1.
-    Raises: InputFileError for columns or values that are missing or cannot be read.
+    Raises: InputFileError for columns or values that are missing or cannot be read, or labels of one class alone.
     """
     names: list[str] = list(dict.fromkeys((label.name, *covariates, *((group,) if group else ()))))
     found: list[Labelled] = []
+    seen = Counter[str]()
     for allele, values, place in (_from_vcf if str(path).endswith(_VCF) else _from_table)(path, names, columns):
         text = str(values[label.name] if values[label.name] is not None else "").strip()
         number = None if text in _MISSING else label.read(text, place, classes=classes)
+        seen[text] += 1
         if number is not None:
             told = {name: values[name] for name in covariates}
             stretch = str(values[group]) if group else None
             found.append(Labelled(replace(allele, covariates=told), number, stretch, place))
+    if classes and len({one.label for one in found}) == 1:
+        usual = ", ".join(f"{text or 'nothing'} ({count:,})" for text, count in seen.most_common(5))
+        raise InputFileError(
+            f"{path}: all {len(found):,} alleles with a label are of one class by {label.described()}; wanted two. "
+            f"The column holds {usual}."
+        )
     return found
 
 
