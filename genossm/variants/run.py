@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import genossm.genome
-from genossm.core.atomic import refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.sequence import Variant
 from genossm.variants.files import score_file
@@ -17,6 +16,7 @@ from genossm.variants.methods import methods_for
 from genossm.variants.naming import DEFAULT_TAG, Naming
 from genossm.variants.opening import Request
 from genossm.variants.options import ScoringOptions
+from genossm.variants.outputs import refuse_outputs
 from genossm.variants.policy import FilePolicy
 from genossm.variants.regions import Regions
 from genossm.variants.summary import Summary
@@ -138,20 +138,14 @@ def _refuse_early(source: str, target: str, policy: FilePolicy) -> None:
     """Raise before anything slow begins what would be raised in the end."""
     format_for(target, policy.output)
     policy.require_resumable(source, target)
-    written = policy.written(target)
     unfinished = read_journal(target) if policy.resume else None
     placing = unfinished is not None and unfinished.placing
-    for number, path in enumerate(written):
-        refuse_overwrite(path, force=policy.force or placing)
-        if path.resolve() in (other.resolve() for other in written[:number]):
-            raise UsageError(f"Two outputs are both {path}. Choose another for one of them.")
+    refuse_outputs(policy.written(target), [source], force=policy.force or placing)
     if policy.skipped is not None:
         format_for(policy.skipped, None)
     if policy.parquet is not None:
         parquet()
     if source == "-":
         return
-    if Path(source).exists() and Path(source).resolve() in (path.resolve() for path in written):
-        raise UsageError(f"Input and output are both {source}. Choose another output.")
     with open_vcf(source) as vcf:
         refuse_scored(vcf.header, name=vcf.name, replace=policy.force, naming=Naming(policy.tag))

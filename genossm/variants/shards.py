@@ -10,6 +10,7 @@ from pathlib import Path
 
 from genossm.core.errors import InputFileError, UsageError
 from genossm.variants.naming import DEFAULT_TAG, Naming
+from genossm.variants.outputs import refuse_outputs
 from genossm.variants.tables_again import tables_again
 from genossm.variants.vcf_header import facts_in
 from genossm.variants.vcf_input import VcfInput, open_vcf
@@ -71,10 +72,12 @@ def merge(
     pieces: in any order.   target: path, or "-".   output, index: as for scoring.
     tsv, parquet: tables of the alleles whose fields begin with `tag`, as for scoring.
     The results are the files that one run without shards writes.
-    Raises: InputFileError for files that are no pieces, not all of them, or pieces of different runs;
-    OutputExistsError.
+    Raises: InputFileError for files that are no pieces, not all of them, or pieces of different runs; UsageError for
+    an output that is a piece or another output; OutputExistsError.
     """
     kind = format_for(target, output)
+    written = [Path(path) for path in (target, tsv, parquet) if path is not None and str(path) != "-"]
+    refuse_outputs(written, pieces, force=force)
     records = 0
     with ExitStack() as files:
         opened = [files.enter_context(open_vcf(path)) for path in pieces]

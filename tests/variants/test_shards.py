@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import genossm.genome
-from genossm.core.errors import ContigNotFoundError, InputFileError, UsageError, WrongAssemblyError
+from genossm.core.errors import ContigNotFoundError, InputFileError, OutputExistsError, UsageError, WrongAssemblyError
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.variants import FilePolicy, ScoringOptions, files, score_file
@@ -105,6 +105,39 @@ def test_what_does_not_belong_together(model: SequenceModel, chromosome: Genome,
     with pytest.raises(InputFileError, match="cut into 3 and 4"):
         merge([*pieces[:2], other], out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "tables", "message"),
+    [
+        ("1.vcf", {}, "Input and output are both"),
+        ("out.vcf", {"tsv": "2.vcf"}, "Input and output are both"),
+        ("-", {"parquet": "2.vcf"}, "Input and output are both"),
+        ("out.vcf", {"tsv": "out.vcf"}, "Two outputs are both"),
+        ("-", {"tsv": "out.table", "parquet": "out.table"}, "Two outputs are both"),
+    ],
+)
+def test_no_piece_is_written_over(
+    model: SequenceModel, chromosome: Genome, vcf: Path, tmp_path: Path,
+    target: str, tables: dict[str, str], message: str,
+) -> None:  # fmt: skip
+    pieces = pieces_of(model, chromosome, vcf, tmp_path, count=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    place = target if target == "-" else tmp_path / target
+    with pytest.raises(UsageError, match=message):
+        merge(pieces, place, force=True, **{name: tmp_path / path for name, path in tables.items()})  # type: ignore[arg-type]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_every_output_of_a_merge_is_refused_before_it_begins(
+    model: SequenceModel, chromosome: Genome, vcf: Path, tmp_path: Path
+) -> None:
+    pieces = pieces_of(model, chromosome, vcf, tmp_path, count=2)
+    (tmp_path / "out.tsv").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"out\.tsv exists already"):
+        merge(pieces, tmp_path / "out.vcf", tsv=tmp_path / "out.tsv")
+    assert not (tmp_path / "out.vcf").exists()
+    assert (tmp_path / "out.tsv").read_text() == "mine"
 
 
 def test_every_piece_judges_the_whole_file(model: SequenceModel, chromosome: Genome, vcf: Path, tmp_path: Path) -> None:
