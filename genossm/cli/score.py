@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from genossm.cli.scoring import counting, extras_options, scoring_options
 
 if TYPE_CHECKING:
+    from genossm.variants.journal import Content
     from genossm.variants.opening import Request
 
 
@@ -42,9 +43,8 @@ def _resumable(output: str) -> Iterator[None]:
         yield
     except BaseException as stop:
         from genossm.core.errors import TooManySkippedError
-        from genossm.variants.journal import read_journal
 
-        left = None if output == "-" else read_journal(output)
+        left = None if output == "-" else _left(output)
         if left is not None and left.blocks:
             typed = [word for word in context.meta[__name__] if word != "--resume"]
             command = shlex.join([*context.command_path.split(), "--resume", *typed])
@@ -56,6 +56,17 @@ def _resumable(output: str) -> Iterator[None]:
         if isinstance(stop, KeyboardInterrupt):
             sys.exit(130)
         raise
+
+
+def _left(output: str) -> Content | None:
+    """What there is to go on from; a journal that cannot be read is none, and must not hide what stopped the run."""
+    from genossm.core.errors import OutputError
+    from genossm.variants.journal import read_journal
+
+    try:
+        return read_journal(output)
+    except OutputError:
+        return None
 
 
 # What --variant has no use for.

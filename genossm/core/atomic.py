@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from genossm.core.errors import OutputError, OutputExistsError
@@ -40,7 +40,7 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterato
     target = Path(path)
     require_parent(target)
     refuse_overwrite(target, force=force)
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112
         raise OutputExistsError(f"{target} is a directory; wanted the path of a file to write.")
     temporary = _temporary_sibling(target)
     try:
@@ -49,7 +49,9 @@ def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterato
             _sync_file(temporary)
             _place_file(temporary, target, force=force)
     finally:
-        temporary.unlink(missing_ok=True)
+        # Where nothing could be written there is nothing to delete, and the error under way says why.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -85,7 +87,8 @@ def _temporary_sibling(path: Path) -> Path:
 
 def require_parent(path: Path) -> None:
     """Raise `OutputError` if the folder that `path` would lie in does not exist."""
-    if not path.parent.is_dir():
+    # Not Path.is_dir(): it raises where a folder above may not be looked into, or a name is too long.
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise OutputError(
             f"Cannot write {path}: the folder {path.parent} does not exist. Create it, or choose another output."
         )

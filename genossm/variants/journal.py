@@ -63,12 +63,21 @@ class Content:
 
 
 def read_journal(target: str | Path) -> Content | None:
-    """What an unfinished run has left for the output `target`, or None if there is nothing."""
+    """What an unfinished run has left for the output `target`, or None if there is nothing.
+
+    Raises: OutputError for a journal that cannot be read; OutputExistsError for a file that is none.
+    """
+    path = journal_path(target)
     try:
-        with open(journal_path(target), "rb") as file:
-            return _content(file, journal_path(target))
-    except FileNotFoundError:
+        with open(path, "rb") as file:
+            return _content(file, path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise OutputError(
+            f"Cannot read {path}: {error.strerror}. Finished records would be there: make it readable, or choose "
+            "another output."
+        ) from error
 
 
 class Journal:
@@ -208,8 +217,11 @@ def _remove_leftovers(outputs: Iterable[Path], workers: Iterable[tuple[str, int]
 def _locked(path: Path, target: Path) -> Iterator[BinaryIO]:
     """The file at `path`, made if missing, open for this process alone."""
     for _ in range(_ATTEMPTS):
-        with readable_write_errors(path, "Choose another output."):
+        try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            # Of any kind: in /proc, where no file can be made, it is the one of a file that is not there.
+            raise OutputError(f"Cannot write {path}: {error.strerror}. Choose another output.") from error
         with open(descriptor, "r+b") as file:
             _lock(file, path, target)
             # Whoever held the lock before may have removed the file since it was opened.

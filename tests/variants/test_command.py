@@ -178,6 +178,14 @@ def test_model_directory_half_written(
         (["in.vcf", "-o", "taken.vcf"], 1, "exists already"),
         (["in.vcf", "-o", "out.vcf", "--summary", "taken.vcf"], 1, "exists already"),
         (["in.vcf", "-o", "nowhere/out.vcf"], 1, "does not exist"),
+        (["in.vcf", "-o", "taken.vcf/out.vcf"], 1, "the folder taken.vcf does not exist"),
+        (["in.vcf", "-o", "taken.vcf/out.vcf", "--resume"], 1, "the folder taken.vcf does not exist"),
+        (["in.vcf", "-o", "taken.vcf/further/out.vcf"], 1, "does not exist"),
+        (["in.vcf", "-o", f"{'x' * 260}.vcf"], 1, "File name too long"),
+        (["in.vcf", "-o", f"{'x' * 260}.vcf", "--resume"], 1, "File name too long"),
+        (["in.vcf", "-o", f"{'x' * 260}/out.vcf"], 1, "does not exist"),
+        (["in.vcf", "--tsv", f"{'x' * 260}.tsv"], 1, "File name too long"),
+        (["in.vcf", "-o", "/proc/out.vcf"], 1, "Cannot write /proc/out.vcf"),
         (["in.vcf", "-o", "in.vcf", "--force"], 2, "Input and output"),
         (["in.vcf", "-o", "out.txt"], 2, "Cannot tell the format"),
         (["in.vcf", "-o", "out.vcf", "--context", "63"], 2, "multiple of 4"),
@@ -202,6 +210,7 @@ def test_bad_use(
     found, stderr = run_in_process(*usual, *arguments)
     assert found == code
     assert said in stderr
+    assert "Traceback" not in stderr
     assert (tmp_path / "taken.vcf").read_text() == "precious"
     assert others(tmp_path, vcf, tmp_path / "taken.vcf") == []
 

@@ -167,6 +167,40 @@ def test_a_file_that_is_no_journal_is_left_alone(tmp_path: Path) -> None:
     assert journal_path(target).read_text() == "my diary\n"
 
 
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "I/O error")])
+def test_a_journal_that_cannot_be_read_or_made_is_one_clear_error(
+    error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Raised by hand: root, who runs tests in containers, may read everything."""
+
+    def refuse(*_: object) -> int:
+        raise error
+
+    target = tmp_path / "out.vcf"
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OutputError, match=rf"Cannot read .*out\.vcf\.journal: {error.strerror}.*make it readable"):
+        read_journal(target)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "open", refuse)
+    with (
+        pytest.raises(OutputError, match=rf"Cannot write .*out\.vcf\.journal: {error.strerror}"),
+        open_journal(target, IDENTITY, resume=False, force=False),
+    ):
+        raise AssertionError
+
+
+def test_a_folder_in_the_place_of_a_journal(tmp_path: Path) -> None:
+    target = tmp_path / "out.vcf"
+    journal_path(target).mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        read_journal(target)
+    with (
+        pytest.raises(OutputError, match="Is a directory"),
+        open_journal(target, IDENTITY, resume=False, force=False),
+    ):
+        raise AssertionError
+
+
 HOLDER = """
 import sys
 from pathlib import Path
