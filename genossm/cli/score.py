@@ -42,13 +42,15 @@ def _resumable(output: str) -> Iterator[None]:
     try:
         yield
     except BaseException as stop:
-        from genossm.core.errors import TooManySkippedError
+        from genossm.core import errors
 
-        left = None if output == "-" else _left(output)
+        # The command itself was refused, and would be again; its error says what to do.
+        refusals = errors.ResumeError | errors.OutputExistsError | errors.OutputInUseError | errors.UsageError
+        left = None if output == "-" or isinstance(stop, refusals) else _left(output)
         if left is not None and left.blocks:
             typed = [word for word in context.meta[__name__] if word != "--resume"]
             command = shlex.join([*context.command_path.split(), "--resume", *typed])
-            more = " with a larger --max-skip-frac" if isinstance(stop, TooManySkippedError) else ""
+            more = " with a larger --max-skip-frac" if isinstance(stop, errors.TooManySkippedError) else ""
             click.echo(f"genossm score: {left.records:,} records are finished. To go on{more}: {command}", err=True)
         elif isinstance(stop, KeyboardInterrupt | SystemExit):
             kept = "standard output has no journal" if output == "-" else "no block of records was finished"

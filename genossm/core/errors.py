@@ -33,6 +33,10 @@ class OutputExistsError(OutputError):
     """An output path that is already taken, without --force."""
 
 
+class OutputInUseError(OutputError):
+    """An output that another process writes."""
+
+
 class AlphabetError(GenossmError):
     """A letter that the chosen policy does not allow."""
 

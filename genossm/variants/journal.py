@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genossm.core.atomic import readable_write_errors, require_parent
-from genossm.core.errors import OutputError, OutputExistsError, ResumeError
+from genossm.core.errors import OutputError, OutputExistsError, OutputInUseError, ResumeError
 
 _MAGIC = b"genossm journal 1\n"
 _FRAME = struct.Struct("<II")
@@ -159,8 +159,9 @@ def open_journal(
     identity: what scores depend on, by name.   outputs: files whose temporary siblings, left by runs that were killed,
     are taken away.   resume: go on from the journal that is there, if there is one.
     force: without `resume`, forget what is there.   keep: False for a lock alone.
-    Raises: OutputError if another process writes this output, or its folder cannot be written to; OutputExistsError if
-    there is a journal with finished blocks and neither `resume` nor `force`; ResumeError if it is of another run.
+    Raises: OutputInUseError if another process writes this output; OutputError if its folder cannot be written to;
+    OutputExistsError if there is a journal with finished blocks and neither `resume` nor `force`; ResumeError if it is
+    of another run.
     """
     path = journal_path(target)
     require_parent(target)
@@ -228,7 +229,7 @@ def _locked(path: Path, target: Path) -> Iterator[BinaryIO]:
             if _same_file(descriptor, path):
                 yield file
                 return
-    raise OutputError(f"Cannot write {target}: other processes keep writing it. Run one at a time.")
+    raise OutputInUseError(f"Cannot write {target}: other processes keep writing it. Run one at a time.")
 
 
 def _lock(file: BinaryIO, path: Path, target: Path) -> None:
@@ -237,7 +238,7 @@ def _lock(file: BinaryIO, path: Path, target: Path) -> None:
     except BlockingIOError:
         workers = _content(file, path).workers
         who = f" (process {workers[-1][1]} on {workers[-1][0]})" if workers else ""
-        raise OutputError(
+        raise OutputInUseError(
             f"Another process{who} is writing {target}. Wait until it has ended, or choose another output."
         ) from None
     except OSError:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genossm.core.errors import OutputError, OutputExistsError, ResumeError
+from genossm.core.errors import OutputError, OutputExistsError, OutputInUseError, ResumeError
 from genossm.variants.journal import Journal, journal_path, open_journal, read_journal
 
 FIRST_LINE = b"genossm journal 1\n"
@@ -220,7 +220,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"held\n"
         for force in (False, True):
             with (
-                pytest.raises(OutputError, match=rf"process {holder.pid} on .* is writing"),
+                pytest.raises(OutputInUseError, match=rf"process {holder.pid} on .* is writing"),
                 open_journal(target, IDENTITY, resume=False, force=force),
             ):
                 raise AssertionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -338,6 +339,35 @@ def test_an_unfinished_run_is_not_overwritten(
         run(model, chromosome, vcf, tmp_path / "out.vcf")
     assert run_in_process(*arguments, "--force")[0] == 0
     assert not journal_path(tmp_path / "out.vcf").exists()
+
+
+def test_a_command_that_is_refused_is_not_said_to_go_on(
+    run_in_process: Callable[..., tuple[int, str]],
+    model: SequenceModel,
+    chromosome: Genome,
+    vcf: Path,
+    tmp_path: Path,
+    human_fasta: Path,
+    model_dir: Path,
+) -> None:
+    """Only a run that another try may bring further is told how to."""
+    stop(model, chromosome, vcf, tmp_path / "out.vcf", 40)
+    usual = ["-f", human_fasta, "-m", model_dir, "--horizon", 8, "in.vcf", "-o", "out.vcf"]
+    (tmp_path / "taken.tsv").write_text("mine")
+    with open(journal_path(tmp_path / "out.vcf"), "rb") as held:
+        for arguments, said in (
+            (["--context", 128, "--resume"], "is of another run"),
+            (["--context", 64], "finished records of an interrupted run"),
+            (["--context", 64, "--resume", "--tsv", "taken.tsv"], "taken.tsv exists already"),
+            (["--context", 64, "--resume", "--tsv", "out.vcf"], "Two outputs are both"),
+            (["--context", 64, "--resume"], "is writing out.vcf"),
+        ):
+            if "is writing" in said:
+                fcntl.flock(held, fcntl.LOCK_EX)
+            code, stderr = run_in_process(*usual, *arguments)
+            assert code > 0
+            assert said in stderr
+            assert "To go on" not in stderr
 
 
 @pytest.mark.parametrize("suffix", [".vcf", ".vcf.gz", ".bcf"])
