@@ -26,7 +26,7 @@ from genossm.variants.shards import Shard
 from genossm.variants.summary import Summary
 from genossm.variants.totals import count_records
 from genossm.variants.vcf_header import ScoringRun, scored_header
-from genossm.variants.vcf_input import Record, VcfInput, open_vcf
+from genossm.variants.vcf_input import Record, VcfInput, can_be_read_twice, open_vcf
 from genossm.variants.vcf_output import format_for
 from genossm.variants.writing import Files, open_files
 
@@ -55,8 +55,8 @@ def score_file(
 
     source, target: paths, or "-".   command: for the header, without what may differ between equal runs.
     regions: where records are taken from; none given is everywhere.   extras: calibration and heads.
-    What is finished is kept in a journal beside `target` until the file is whole, unless `source` or `target` is "-";
-    under `policy.resume` a run goes on from there, and its files are those of a run that nothing interrupted.
+    What is finished is kept in a journal beside `target` until the file is whole, unless `target` is "-" or `source` a
+    stream; under `policy.resume` a run goes on from there, and its files are those of a run that nothing interrupted.
     Raises: MethodError for a method that the model does not give; InputFileError for a file that is no VCF or BCF, is
     cut off, or has a malformed line; WrongAssemblyError if over half of the first 200 alleles that can be checked
     differ from the reference; ContigNotFoundError if the reference has none of the contigs; TooManySkippedError and
@@ -149,9 +149,9 @@ def _piece(
     block: int,
 ) -> tuple[int, int]:
     """First and last record of a piece; what the whole file says of its assembly is judged for each of them."""
-    if str(source) == "-":
+    if not can_be_read_twice(source):
         raise UsageError(
-            "--shard counts the records before it cuts them, which standard input allows once. Pass a file."
+            "--shard counts the records before it cuts them, which a pipe or standard input allows once. Pass a file."
         )
     total = 0
     with open_vcf(source) as vcf:
@@ -206,12 +206,12 @@ def _sha256(data: bytes) -> str:
 def _open_journal(
     source: str | Path, target: str | Path, identity: dict[str, str], policy: FilePolicy
 ) -> AbstractContextManager[Journal | None]:
-    """The journal of a file; standard output has none, and standard input none to go on from."""
+    """The journal of a file; standard output has none, and a pipe or standard input none to go on from."""
     if str(target) == "-":
         return nullcontext()
     outputs = policy.written(target)
     return open_journal(
-        Path(target), identity, outputs, resume=policy.resume, force=policy.force, keep=str(source) != "-"
+        Path(target), identity, outputs, resume=policy.resume, force=policy.force, keep=can_be_read_twice(source)
     )
 
 

@@ -13,7 +13,7 @@ from genossm.variants.locate import Allele, Located, Locator
 from genossm.variants.sample_haplotypes import Carrier, Edit, SampleHaplotypes
 from genossm.variants.status import Status
 from genossm.variants.stretches import CarriedPlacement
-from genossm.variants.vcf_input import Record, open_vcf
+from genossm.variants.vcf_input import Record, can_be_read_twice, open_vcf
 
 _PLAIN = (Status.OK, Status.TOO_LONG)
 
@@ -41,10 +41,10 @@ class Personal:
 def read_personal(source: str | Path, name: str, locator: Locator) -> Personal:
     """Read the whole of a file for one sample's haplotypes.
 
-    Raises: UsageError for standard input, which cannot be read twice, and a sample that is not there; InputFileError.
+    Raises: UsageError for a stream, which cannot be read twice, and a sample that is not there; InputFileError.
     """
-    if str(source) == "-":
-        raise UsageError("--haplotypes reads the file twice, which standard input allows once. Pass a file.")
+    if not can_be_read_twice(source):
+        raise UsageError("--haplotypes reads the file twice, which a pipe or standard input allows once. Pass a file.")
     haplotypes = SampleHaplotypes()
     with open_vcf(source) as vcf:
         sample = Sample(name, vcf.header[-1], vcf.name)

@@ -9,6 +9,7 @@ from typing import Literal
 from genossm.core.errors import UsageError
 from genossm.variants.naming import DEFAULT_TAG, Naming
 from genossm.variants.shards import Shard
+from genossm.variants.vcf_input import can_be_read_twice
 from genossm.variants.vcf_output import Format
 
 CheckRef = Literal["w", "e", "x"]
@@ -66,8 +67,8 @@ class FilePolicy:
 
     def require_resumable(self, source: str | Path, target: str | Path) -> None:
         """Raise UsageError if a run is to be resumed whose input or output is a stream."""
-        if self.resume and "-" in (str(source), str(target)):
+        if self.resume and (str(target) == "-" or not can_be_read_twice(source)):
             raise UsageError(
-                "--resume needs a file to read again and a file to write: standard input can be read once, and what "
-                "went to standard output is gone. Name both."
+                "--resume needs a file to read again and a file to write: a pipe or standard input can be read once, "
+                "and what went to standard output is gone. Name both."
             )

@@ -23,7 +23,7 @@ from genossm.variants.summary import Summary
 from genossm.variants.table import table_lines
 from genossm.variants.table_files import parquet
 from genossm.variants.vcf_header import refuse_scored
-from genossm.variants.vcf_input import open_vcf
+from genossm.variants.vcf_input import can_be_read_twice, open_vcf
 from genossm.variants.vcf_output import format_for
 
 
@@ -145,7 +145,8 @@ def _refuse_early(source: str, target: str, policy: FilePolicy) -> None:
         format_for(policy.skipped, None)
     if policy.parquet is not None:
         parquet()
-    if source == "-":
+    if not can_be_read_twice(source):
+        # Looking at the header would take it from who scores.
         return
     with open_vcf(source) as vcf:
         refuse_scored(vcf.header, name=vcf.name, replace=policy.force, naming=Naming(policy.tag))

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import pysam
 
+from genossm.core.atomic import is_stream
 from genossm.core.errors import InputFileError
 from genossm.genome.raw import END_BLOCK, require_end_block
 
@@ -69,6 +70,11 @@ class VcfInput:
     name: str
     header: tuple[bytes, ...]
     records: Iterator[Record]
+
+
+def can_be_read_twice(source: str | Path) -> bool:
+    """Not standard input, nor what a shell's <(…) makes, nor a device; a file that is missing is for others to name."""
+    return str(source) != "-" and not is_stream(source)
 
 
 @contextmanager
@@ -230,7 +236,7 @@ def _problem(columns: tuple[bytes, ...]) -> str | None:
 
 
 def _open_bcf(stack: ExitStack, stream: io.BufferedReader, name: str) -> VcfInput:
-    if name == "standard input" or isinstance(stream.raw, gzip.GzipFile):
+    if name == "standard input" or is_stream(name) or isinstance(stream.raw, gzip.GzipFile):
         # htslib reads BCF from the beginning again, and not out of plain gzip.
         path = stack.enter_context(_as_file(stream, name))
     else:

@@ -62,6 +62,39 @@ def test_pipes(run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
     assert again.stdout == plain.stdout
 
 
+@pytest.mark.parametrize("suffix", [".vcf", ".vcf.gz", ".bcf"])
+def test_a_pipe_with_a_name(run_score, usual: Arguments, vcf: Path, tmp_path: Path, suffix: str) -> None:
+    """What a shell's <(…) gives: a path that can be opened, and read once."""
+    packed = tmp_path / f"packed{suffix}"
+    kind = {".vcf": "v", ".vcf.gz": "z", ".bcf": "b"}[suffix]
+    pysam.bcftools.view("--no-version", "-O", kind, "-o", str(packed), str(vcf), catch_stdout=False)
+    assert run_score(*usual, packed.name, "-o", "whole.vcf").returncode == 0
+    done = run_score(*usual, "/dev/stdin", "-o", "out.vcf", stdin=packed.read_bytes())
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    whole, found = ((tmp_path / name).read_text().splitlines() for name in ("whole.vcf", "out.vcf"))
+    # The command, which names the input, is another.
+    assert [line for one, line in zip(whole, found, strict=True) if one != line] == [
+        line for line in found if line.startswith("##genossm_command=")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--resume"], "--resume needs a file to read again"),
+        (["--shard", "1/2"], "--shard counts the records"),
+        (["--haplotypes", "HG00096"], "--haplotypes reads the file twice"),
+    ],
+)
+def test_what_reads_twice_takes_no_pipe(
+    run_score, usual: Arguments, vcf: Path, tmp_path: Path, option: list[str], said: str
+) -> None:
+    done = run_score(*usual, *option, "/dev/stdin", "-o", "out.vcf", stdin=vcf.read_bytes())
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert others(tmp_path, vcf) == []
+
+
 def test_single_variants(run_score, usual: Arguments) -> None:
     done = run_score(*usual, "--variant", "20:1000226:A>T", "--variant", "chr20-1000226-A-T", "--variant", "20:5:A>C")
     assert done.returncode == 0
