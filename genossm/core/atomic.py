@@ -32,26 +32,41 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
 
 
 def refuse_overwrite(path: Path, *, force: bool) -> None:
-    """Raise `OutputExistsError` if `path` exists (a broken link too) and `force` is not set."""
+    """Raise `OutputExistsError` if `path` exists (a broken link too) and `force` is not set.
+
+    A device or a pipe is refused under `force` too: a file in its place would take it from everybody.
+    """
+    if is_stream(path):
+        raise OutputExistsError(
+            f"{path} is a device or pipe; for standard output pass -, else choose the path of a file to write."
+        )
     if not force and os.path.lexists(path):
         raise OutputExistsError(f"{path} exists already. Choose another output, or pass --force to replace it.")
+
+
+def behind_link(path: Path) -> Path:
+    """The file that a link leads to, which is what `force` replaces; `path` itself if it is no link to a file."""
+    # Not Path.is_symlink(): it raises for a name that is too long.
+    return Path(os.path.realpath(path)) if os.path.islink(path) and path.is_file() else path  # noqa: PTH114
 
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it to `path` on success, delete it on any error.
 
+    A link to a file stays: with `force` the file that it leads to is replaced, by a sibling of that file.
     The rename is atomic within a file system: of two writers without `force` one gets the path and the other an
     error; with `force` one whole file stays, the later one.
 
-    Raises: OutputExistsError if `path` exists (before or after the block) without `force`, or is a directory;
-    OutputError if its folder is missing, may not be written to, or is full.
+    Raises: OutputExistsError if `path` exists (before or after the block) without `force`, or is a directory, a device
+    or a pipe; OutputError if its folder is missing, may not be written to, or is full.
     """
     target = Path(path)
     require_parent(target)
     refuse_overwrite(target, force=force)
     if os.path.isdir(target):  # noqa: PTH112
         raise OutputExistsError(f"{target} is a directory; wanted the path of a file to write.")
+    target = behind_link(target)
     temporary = _temporary_sibling(target)
     try:
         with readable_write_errors(target):

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from genossm.core.atomic import readable_write_errors, require_parent
+from genossm.core.atomic import behind_link, readable_write_errors, require_parent
 from genossm.core.errors import OutputError, OutputExistsError, OutputInUseError, ResumeError
 
 _MAGIC = b"genossm journal 1\n"
@@ -208,7 +208,7 @@ def _require_same(before: Mapping[str, str], now: Mapping[str, str], path: Path)
 def _remove_leftovers(outputs: Iterable[Path], workers: Iterable[tuple[str, int]]) -> None:
     """Take away the temporary files of processes that were killed."""
     gone = {process for host, process in workers if host == socket.gethostname() and process != os.getpid()}
-    for path in outputs:
+    for path in map(behind_link, outputs):
         for process in gone:
             for left in path.parent.glob(f".tmp-{process}-*-{glob.escape(path.name)}*"):
                 left.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Literal
 import pysam
 import pysam.bcftools
 
-from genossm.core.atomic import atomic_file
+from genossm.core.atomic import atomic_file, behind_link
 from genossm.core.errors import UsageError
 from genossm.variants.bcf import write_bcf
 from genossm.variants.vcf_input import quiet_htslib
@@ -94,16 +94,21 @@ def open_output(target: str | Path, kind: Format, *, index: bool, force: bool) -
             yield output
         return
     target = Path(target)
+    placed = behind_link(target)
     with atomic_file(target, force=force) as temporary:
         with _open_kind(temporary, kind) as output:
             yield output
         indexed = index and kind != "v" and output.sorted
         built = _build_index(temporary, kind, output.highest) if indexed else None
     # An index of the file that was there before would be read for this one.
-    for suffix in (".tbi", ".csi"):
-        Path(f"{target}{suffix}").unlink(missing_ok=True)
+    for path in {target, placed}:
+        for suffix in (".tbi", ".csi"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
     if built is not None:
-        os.replace(built, f"{target}{built.suffix}")
+        os.replace(built, f"{placed}{built.suffix}")
+        if placed != target:
+            # Readers look for the index beside the name that they were given.
+            Path(f"{target}{built.suffix}").symlink_to(f"{placed}{built.suffix}")
 
 
 @contextmanager

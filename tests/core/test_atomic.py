@@ -162,6 +162,44 @@ def test_force_on_a_link_replaces_the_link(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_force_on_a_link_to_a_file_replaces_the_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    real, link = tmp_path / "elsewhere" / "real", tmp_path / "link"
+    real.write_text("old")
+    link.symlink_to("elsewhere/real")
+    with pytest.raises(OutputExistsError, match="exists already"), atomic_file(link):
+        pytest.fail("the block must not run")
+    with atomic_file(link, force=True) as temporary:
+        assert temporary.parent == real.parent
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["elsewhere", "link", "real"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path, force: bool) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("/dev/null")
+    for path in (pipe, link):
+        for make in (atomic_file, atomic_directory):
+            with pytest.raises(OutputExistsError, match="is a device or pipe"), make(path, force=force):
+                pytest.fail("the block must not run")
+    assert pipe.is_fifo()
+    assert link.is_char_device()
+    assert leftovers(tmp_path) == []
+
+
+def test_force_on_a_broken_link_replaces_the_link(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    with atomic_file(link, force=True) as temporary:
+        temporary.write_text("new")
+    assert not link.is_symlink()
+    assert link.read_text() == "new"
+
+
 def test_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="is a directory"), atomic_file(tmp_path, force=True):
         pytest.fail("the block must not run")

@@ -95,6 +95,19 @@ def test_what_reads_twice_takes_no_pipe(
     assert others(tmp_path, vcf) == []
 
 
+def test_force_follows_a_link_with_its_index(run_score, usual: Arguments, vcf: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "real.vcf.gz").write_text("old")
+    (tmp_path / "store" / "real.vcf.gz.csi").write_text("of the old")
+    (tmp_path / "out.vcf.gz").symlink_to("store/real.vcf.gz")
+    assert run_score(*usual, vcf, "-o", "out.vcf.gz", "--force").returncode == 0
+    assert (tmp_path / "out.vcf.gz").is_symlink()
+    assert others(tmp_path / "store") == ["real.vcf.gz", "real.vcf.gz.tbi"]
+    for path in (tmp_path / "out.vcf.gz", tmp_path / "store" / "real.vcf.gz"):
+        with pysam.VariantFile(str(path)) as file:
+            assert len(list(file.fetch("20"))) == 26
+
+
 def test_single_variants(run_score, usual: Arguments) -> None:
     done = run_score(*usual, "--variant", "20:1000226:A>T", "--variant", "chr20-1000226-A-T", "--variant", "20:5:A>C")
     assert done.returncode == 0
