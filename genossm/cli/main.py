@@ -36,7 +36,7 @@ def main(debug: bool) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; user errors become one line on stderr and an exit code (1; 2 usage; 3 skipped)."""
+    """Run the command line; user errors become a line on stderr and an exit code (1; 2 usage; 3 skipped; 4 resume)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
         # A terminated command unwinds like an interrupted one, so that temporary files are removed.

@@ -94,6 +94,9 @@ class MissingDependencyError(GenossmError):
 class ResumeError(GenossmError):
     """What an unfinished run left behind belongs to another input, model, reference or option."""
 
+    # Of its own, so that a script can tell what a start anew mends.
+    exit_code = 4
+
 
 class SelfTestError(NumericsError):
     """A device that computes other numbers than the definition says."""
