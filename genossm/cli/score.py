@@ -116,7 +116,7 @@ def merge_command(
 
 
 @click.command()
-@click.option("--self-test", is_flag=True, expose_value=False, help="This page.")
+@click.option("--self-test", is_flag=True, expose_value=False, help="Run this test.")
 @click.option(
     "-m", "--model", metavar="MODEL", help="Shipped model, model directory, or Hub id.  [default: all shipped]"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from genossm.cli.main import COMMANDS, run
-from genossm.core.errors import ConfigError, TooManySkippedError, UsageError
+from genossm.core.errors import ConfigError, ResumeError, TooManySkippedError, UsageError
 
 
 def exit_code(arguments: list[str]) -> int:
@@ -26,12 +27,19 @@ def test_every_listed_command_exists_and_explains_itself(name: str, capsys: pyte
     assert printed.startswith(f"Usage: genossm {name}")
 
 
+def test_help_of_the_self_test_says_that_its_option_runs_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["score", "--self-test", "--help"]) == 0
+    assert re.search(r"--self-test +Run this test\.\n", capsys.readouterr().out)
+
+
 def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["scor"]) == 2
     assert "No such command 'scor'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "code"), [(ConfigError, 1), (UsageError, 2), (TooManySkippedError, 3)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(ConfigError, 1), (UsageError, 2), (TooManySkippedError, 3), (ResumeError, 4)]
+)
 def test_user_errors_print_one_line(
     error: type[Exception], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
