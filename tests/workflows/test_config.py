@@ -38,10 +38,7 @@ def test_plan_of_the_shipped_configuration(tmp_path: Path, inputs: Path, workflo
     done = snakemake(tmp_path, "--configfile", workflow / "config/config.yaml", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^(?:local)?rule (\w+):", done.stdout, re.M) == ["genome_store", "score", "summary", "all"]
-    assert (
-        "genossm score --resume -f results/genome/reference.zarr -m demo/run/model --context 8192 --check-ref w"
-        in done.stdout
-    )
+    assert "genossm score $1 -f results/genome/reference.zarr -m demo/run/model --context 8192" in done.stdout
 
 
 def test_the_shipped_configuration_names_every_key_and_its_default(workflow: Path) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pysam
@@ -19,6 +20,7 @@ import yaml
 import genossm.genome
 
 Call = Callable[..., CompletedProcess[str]]
+TARGET = "results/scored/mixed.vcf.gz"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,65 @@ def test_records_are_those_of_a_direct_call(
 def test_scored_files_have_an_index(finished: Path) -> None:
     with pysam.VariantFile(str(finished / "results/scored/snvs.vcf.gz")) as file:
         assert len(list(file.fetch("20", 3_300_000, 3_301_000))) < 21
+
+
+@pytest.fixture
+def stopped(finished: Path, human_vcf: Path, tmp_path: Path, snakemake: Call) -> Path:
+    """A project whose job had finished a block of records when an allele without a score, the last one, stopped it."""
+    project = Path(shutil.copytree(finished, tmp_path / "project"))
+    lines = gzip.decompress(human_vcf.read_bytes()).decode().splitlines(keepends=True)
+    first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    without = (project / "mixed.vcf").read_text().splitlines()[-1]
+    (project / "mixed.vcf").write_text("".join(lines[: first + 260]) + f"{without}\n")
+    set_score(project, context=256, horizon="full", max_skip_frac=0.0)
+    assert snakemake(project, "--cores", 1, TARGET).returncode == 1
+    return project
+
+
+def set_score(project: Path, **score: Any) -> None:
+    path = project / "config/config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"score": score}))
+
+
+def files_of(project: Path) -> list[str]:
+    """The scored file and what is called by its name."""
+    return sorted(path.name for path in (project / TARGET).parent.glob("mixed.vcf.gz*"))
+
+
+def test_a_job_that_stops_leaves_finished_blocks_and_no_index_of_before(finished: Path, stopped: Path) -> None:
+    assert files_of(finished) == ["mixed.vcf.gz", "mixed.vcf.gz.tbi"]
+    assert files_of(stopped) == ["mixed.vcf.gz.journal"]
+
+
+@pytest.mark.parametrize(
+    ("context", "said"),
+    [(256, "256 records were finished before"), (512, "context was 256, is 512")],
+    ids=["goes on", "scores anew"],
+)
+def test_a_stopped_job_goes_on_and_after_a_change_scores_anew(
+    call: Call, stopped: Path, tmp_path: Path, snakemake: Call, context: int, said: str
+) -> None:
+    set_score(stopped, context=context, horizon="full")
+    done = snakemake(stopped, "--cores", 1, TARGET)
+    assert done.returncode == 0, done.stderr
+    assert said in (stopped / "results/logs/score/mixed.log").read_text()
+    assert files_of(stopped) == ["mixed.vcf.gz", "mixed.vcf.gz.tbi"]
+    options = ["-f", stopped / "reference.fa.gz", "-m", stopped / "model", "--context", context, "--horizon", "full"]
+    direct = call("genossm", "score", *options, stopped / "mixed.vcf", "-o", tmp_path / "direct.vcf.gz", cwd=tmp_path)
+    assert direct.returncode == 0, direct.stderr
+    assert records(stopped / TARGET) == records(tmp_path / "direct.vcf.gz")
+
+
+def test_a_stopped_job_whose_input_changed_scores_it_anew(stopped: Path, snakemake: Call) -> None:
+    """The change shows in the records alone: it is found when the run is under way."""
+    path = stopped / "mixed.vcf"
+    header, first, rest = path.read_text().partition("\n20\t")
+    path.write_text(header + first + rest[rest.index(first) + len(first) :])
+    set_score(stopped, context=256, horizon="full")
+    done = snakemake(stopped, "--cores", 1, TARGET)
+    assert done.returncode == 0, done.stderr
+    assert "The input has changed" in (stopped / "results/logs/score/mixed.log").read_text()
+    assert len(records(stopped / TARGET)) == 260
 
 
 def scores_and_statuses(path: Path) -> tuple[list[float], Counter[str]]:
