@@ -98,6 +98,22 @@ def test_a_model_of_the_hub_is_passed_on_by_name(project: Path, snakemake: Call)
     assert "-m owner/name " in done.stdout
 
 
+def test_a_shipped_model_is_passed_on_by_name(project: Path, snakemake: Call) -> None:
+    write_config(project, lambda config: config.update(model="human-causal-2m"))
+    done = snakemake(project, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "-m human-causal-2m " in done.stdout
+
+
+def test_a_directory_with_a_shipped_models_name_is_passed_on_as_written(project: Path, snakemake: Call) -> None:
+    (project / "model").rename(project / "human-causal-2m")
+    write_config(project, lambda config: config.update(model="./human-causal-2m"))
+    done = snakemake(project, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "-m ./human-causal-2m " in done.stdout
+    assert "human-causal-2m/model.safetensors" in done.stdout
+
+
 WRONG: dict[str, tuple[Change, str]] = {
     "unknown key": (lambda c: c.update(refrence=1), r"top level: .*'refrence' was unexpected.*Known keys: reference, "),
     "unknown key inside": (
@@ -116,6 +132,10 @@ WRONG: dict[str, tuple[Change, str]] = {
     "name twice": (lambda c: c["inputs"][0].update(name="mixed"), r"two inputs have the name 'mixed'"),
     "name of all": (lambda c: c["inputs"][0].update(name="all"), r"the name 'all'"),
     "no such model": (lambda c: c.update(model="./modle"), r"there is no model directory at \./modle"),
+    "no such shipped model": (
+        lambda c: c.update(model="human-causal-2"),
+        r"no shipped model's name.*Did you mean the shipped model 'human-causal-2m'\?",
+    ),
     "no such file": (
         lambda c: c["inputs"][0].update(vcf="snv.vcf"),
         r"Missing input files for rule score:.*\bsnv\.vcf",

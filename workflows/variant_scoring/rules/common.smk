@@ -34,19 +34,35 @@ def vcf_by_name(entries):
     return {entry["name"]: entry["vcf"] for entry in entries}
 
 
+def shipped_hint(model):
+    """None if genossm has a model of this name, else a sentence, maybe empty, that names a near one."""
+    try:
+        from genossm.models import shipped
+    except ModuleNotFoundError:
+        # Snakemake may run in an environment of its own; `genossm score` of the rules' says whether there is one.
+        return "" if "/" in model else None
+    return None if model in shipped.shipped_names() else shipped.shipped_hint(model)
+
+
 def model_files(model):
-    """The files whose change calls for new scores; none for a model of the Hugging Face Hub."""
+    """The files whose change calls for new scores; none for a shipped model or one of the Hugging Face Hub."""
     directory = Path(model)
     if directory.is_dir():
         return sorted(map(str, (*directory.glob("*.json"), *directory.glob("*.safetensors"))))
-    if not HUB_ID.fullmatch(model):
-        refuse(f"there is no model directory at {model}, and it is no Hub id such as owner/name. Check the path.")
+    if not HUB_ID.fullmatch(model) and (hint := shipped_hint(model)) is not None:
+        refuse(
+            f"there is no model directory at {model}, and it is no shipped model's name and no Hub id such as "
+            f"owner/name. Check the path.{hint}"
+        )
     return []
 
 
 def model_of(wildcards, input):
     """The model as `genossm score` takes it: where its files are, so that a job may run on a copy of them."""
-    return Path(input.model[0]).parent if input.model else config["model"]
+    named = config["model"]
+    directory = Path(input.model[0]).parent if input.model else None
+    # As it was written, where that is the same: ./NAME is a directory even if a shipped model is called NAME.
+    return named if directory in (None, Path(named)) else directory
 
 
 def store_path(reference):
