@@ -3,6 +3,7 @@
 # ruff: noqa: ARG002  (hooks have the signatures that Lightning calls)
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,21 @@ class Checkpoints(Callback):
     """Saves `last.ckpt` every few steps and at the end, and the model whenever validation finds it better than before.
 
     The state is taken just before a step begins: everything about the step before, validation included, is done.
-    reference_digest: of the genome, kept for resuming.
+    reference_digest: of the genome, kept for resuming.   on_first_save: called after the first checkpoint of at least
+    one step.
     """
 
     def __init__(
-        self, directory: Path, config: TrainConfig, *, every: int, reference_digest: str | None = None
+        self,
+        directory: Path,
+        config: TrainConfig,
+        *,
+        every: int,
+        reference_digest: str | None = None,
+        on_first_save: Callable[[], None] | None = None,
     ) -> None:
         self.directory, self.config, self.every = directory, config, every
+        self.on_first_save = on_first_save
         self.reference_digest = reference_digest
         self.best_bits, self.best_step = float("inf"), -1
         self.validated_step = -1
@@ -110,3 +119,6 @@ class Checkpoints(Callback):
             return
         with atomic_file(self.directory / LAST, force=True) as temporary:
             trainer.save_checkpoint(temporary)
+        if self.on_first_save is not None and trainer.global_step:
+            self.on_first_save()
+            self.on_first_save = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +65,22 @@ def fit(
     metrics: Path,
     checkpoints: Path,
     resume_from: Path | None = None,
+    on_first_save: Callable[[], None] | None = None,
 ) -> Outcome:
-    """Train `model` on the first plan's windows, validate on the second's, the last step included."""
+    """Train `model` on the first plan's windows, validate on the second's, the last step included.
+
+    on_first_save: called once a step has been made and is in a checkpoint.
+    """
     lengths = config.lengths
     data, module = build_data(config, genome, model, windows), build_module(config, model)
     log = MetricsLog(metrics, lengths=lengths, every=config.run.log_every, total_steps=config.total_steps)
-    kept = Checkpoints(checkpoints, config, every=config.run.checkpoint_every, reference_digest=genome.reference_digest)
+    kept = Checkpoints(
+        checkpoints,
+        config,
+        every=config.run.checkpoint_every,
+        reference_digest=genome.reference_digest,
+        on_first_save=on_first_save,
+    )
     lines = ProgressLines(config.total_steps, lengths=lengths, unit=config.unit, clock=log)
     watchers = [] if config.run.watch_every is None else [Watch(metrics.with_name(WATCH), every=config.run.watch_every)]
     stopped: Stopped | None = None

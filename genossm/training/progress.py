@@ -96,6 +96,8 @@ class ProgressLines(Callback):
     def words_of(self, stopped: Stopped) -> str:
         """Why the run ended before its last step, and how it goes on."""
         why = "run.max_minutes" if stopped.number is None else signal.Signals(stopped.number).name
+        if not stopped.step:
+            return f"stopped by {why} before the first step"
         of = f" of {self.total_steps:,}" if self.total_steps else ""
         return f"stopped by {why} after step {stopped.step:,}{of}, with a checkpoint; --resume goes on from it"
 

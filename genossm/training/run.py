@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ from genossm.models import SequenceModel, load
 from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
 from genossm.training.reading import contigs_read, plan_windows, with_regions
+from genossm.training.replacing import replacing
 from genossm.training.resume import check_same_reference, check_same_run, find_checkpoint, has_checkpoint
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def train(
     """Run what `config` describes and leave the model with the fewest validation bits in `<output>/model`.
 
     resume: go on from the run's last checkpoint; "auto" begins the run if there is none, so that one command serves the
-    first and every further part.   force: replace a run that stands in the output directory.
+    first and every further part.   force: replace a run that stands in the output directory, once the new one has its
+    first checkpoint; if it ends before that, the old one stays.
     allow_changes: resume although optimizer, schedule or clipping are others than before; from here on they count.
     Nothing is written before the whole configuration has been checked against the genome. Of several processes the
     first writes; each returns the same.
@@ -74,7 +76,7 @@ def train(
     checkpoint = None
     if first or resume:
         checkpoint = _checkpoint_to_resume(config, resume=bool(resume), force=force, allow_changes=allow_changes)
-    with genossm.genome.open(config.genome.path) as genome, own_group():
+    with genossm.genome.open(config.genome.path) as genome, own_group(), ExitStack() as old_run:
         if checkpoint is not None:
             check_same_reference(checkpoint, genome)
         windows = plan_windows(config, genome)
@@ -83,8 +85,11 @@ def train(
         model.backbone.recompute(config.run.recompute)
         from genossm.training.fit import fit
 
+        on_first_save = None
+        if first and not resume:
+            on_first_save = old_run.enter_context(replacing(directory))
         if first:
-            _prepare_directory(directory, config, keep=bool(resume))
+            _prepare_directory(directory, config)
         outcome = fit(
             config,
             model,
@@ -93,6 +98,7 @@ def train(
             metrics=directory / METRICS,
             checkpoints=directory / CHECKPOINTS,
             resume_from=checkpoint,
+            on_first_save=on_first_save,
         )
         tokens = config.lengths.tokens(outcome.steps)
         result = TrainResult(
@@ -132,11 +138,8 @@ def _is_run(directory: Path) -> bool:
     return not names or CONFIG in names
 
 
-def _prepare_directory(directory: Path, config: TrainConfig, *, keep: bool) -> None:
-    if not keep:
-        if directory.exists():
-            shutil.rmtree(directory)
-        (directory / CHECKPOINTS).mkdir(parents=True)
+def _prepare_directory(directory: Path, config: TrainConfig) -> None:
+    (directory / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     with atomic_file(directory / CONFIG, force=True) as temporary:
         temporary.write_text(yaml.safe_dump(config.as_mapping(), sort_keys=False))
 

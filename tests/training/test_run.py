@@ -210,6 +210,59 @@ def test_a_run_in_the_way_is_kept_unless_replaced_or_resumed(make_config: Make) 
     assert rows(config.output.directory)
 
 
+def test_force_keeps_the_old_run_until_the_new_one_has_a_checkpoint(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fail(Callback):
+        step = -1
+
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            if trainer.global_step == self.step:
+                raise RuntimeError("the new run ends here")
+
+    old = make_config(run__max_steps=4)
+    directory = old.output.directory
+    train(old)
+    model = load(directory / "model").digest()
+    build, fail = fit_module.build_trainer, Fail()
+    monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, fail]))
+    new = make_config(run__max_steps=8, run__seed=6)
+    for fail.step in (0, 2):
+        with pytest.raises(RuntimeError, match="the new run ends here"):
+            train(new, force=True)
+        assert load(directory / "model").digest() == model
+        assert "seed: 5" in (directory / "config.yaml").read_text()
+        assert list(directory.parent.glob(".*")) == []
+    # Checkpoints are taken every 3 steps: from here on the new run is what a resume goes on with.
+    fail.step = 5
+    with pytest.raises(RuntimeError):
+        train(new, force=True)
+    assert not (directory / "model").exists()
+    assert list(directory.parent.glob(".*")) == []
+    fail.step = -1
+    assert train(new, resume=True).steps == 8
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_force_keeps_the_old_run_if_the_new_one_cannot_be_set_up(
+    make_config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
+) -> None:
+    def no_trainer(*_: object) -> None:
+        raise error("no such machine")
+
+    config = make_config(run__max_steps=4)
+    train(config)
+    before = sorted(config.output.directory.rglob("*"))
+    monkeypatch.setattr(fit_module, "build_trainer", no_trainer)
+    with pytest.raises(error, match="no such machine"):
+        train(config, force=True)
+    assert sorted(config.output.directory.rglob("*")) == before
+    assert "the one that it was to replace is back in" in caplog.text
+
+
 def test_force_does_not_delete_what_is_no_run(make_config: Make, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
