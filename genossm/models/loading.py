@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from genossm.core.errors import InputFileError
+from genossm.models.devices import require_device
 from genossm.models.directory import CARD, CONFIG, cast_weights, is_own, read_directory
 from genossm.models.importers import import_checkpoint, read_checkpoint
 from genossm.models.sequence_model import SequenceModel
@@ -30,9 +31,10 @@ def load(
     device: where to; None is the CPU.
     dtype: of the weights; None keeps the file's, of shipped models float32. Step-size biases, A_log and D stay at least
     float32.
-    Raises: InputFileError if there is no such directory or download; ModelFormatError if it is incomplete or
-    contradicts itself.
+    Raises: UsageError for a device that is not there; InputFileError if there is no such directory or download;
+    ModelFormatError if it is incomplete or contradicts itself.
     """
+    target = require_device(device or "cpu")
     directory = find_directory(path, files=MODEL_FILES)
     if dtype is None and shipped_directory(path) is not None:
         dtype = torch.float32
@@ -42,7 +44,7 @@ def load(
         model = read_directory(directory)
     if dtype is not None:
         cast_weights(model, dtype)
-    return model.to(device or "cpu").eval()
+    return model.to(target).eval()
 
 
 def find_directory(path: str | os.PathLike[str], *, files: list[str]) -> Path:

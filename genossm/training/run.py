@@ -15,6 +15,7 @@ from genossm.core.atomic import atomic_file
 from genossm.core.errors import OutputExistsError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.models import SequenceModel, load
+from genossm.models.devices import require_gpus
 from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
 from genossm.training.reading import contigs_read, plan_windows, with_regions
@@ -65,6 +66,8 @@ def train(
     WorkerDiedError, OutputError if the machine cannot go on; RunInterruptedError, after a checkpoint, if a signal ends
     the run (SIGINT, SIGTERM, SIGUSR1).
     """
+    if config.run.accelerator == "gpu":
+        require_gpus(config.run.devices, f"run.accelerator=gpu with run.devices={config.run.devices}")
     config = with_regions(config)
     directory = config.output.directory
     # What stands in the directory is the first process's business; it may have made it by now.

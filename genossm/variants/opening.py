@@ -130,14 +130,7 @@ def load_model(model_path: str, device: str) -> SequenceModel:
     from genossm.models.directory import cast_weights
 
     if device == "auto":
-        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    else:
-        try:
-            chosen = torch.device(device)
-        except RuntimeError:
-            raise UsageError(f"{device!r} is no device; wanted auto, cpu, cuda or cuda:N.") from None
-        if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-            raise UsageError(f"{device} was asked for; this machine has {torch.cuda.device_count()} CUDA devices.")
-    model = genossm.models.load(model_path, device=chosen)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = genossm.models.load(model_path, device=device)
     cast_weights(model, torch.promote_types(model.backbone.embedding.weight.dtype, torch.float32))
     return model

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import genossm
-from genossm.core.errors import InputFileError
+from genossm.core.errors import InputFileError, UsageError
 from genossm.models import SequenceModel
 
 Make = Callable[..., SequenceModel]
@@ -64,3 +65,19 @@ def test_a_file_is_no_directory(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(InputFileError, match="is a file; wanted a model directory"):
         genossm.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "'gpu' is no device; wanted cpu, cuda or cuda:N"),
+        ("cuda", "cuda was asked for; this machine has 0 CUDA devices"),
+        (torch.device("cuda:1"), "cuda:1 was asked for; this machine has 0 CUDA devices"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, device: str | torch.device, message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UsageError, match=message):
+        genossm.load("human-causal-2m", device=device)

@@ -263,6 +263,16 @@ def test_force_keeps_the_old_run_if_the_new_one_cannot_be_set_up(
     assert "the one that it was to replace is back in" in caplog.text
 
 
+def test_a_gpu_that_is_not_there_is_an_error_before_anything_is_touched(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    config = make_config(run__accelerator="gpu", run__devices=2)
+    with pytest.raises(UsageError, match=r"run\.accelerator=gpu with run\.devices=2 was asked for; .* has 1 CUDA dev"):
+        train(config)
+    assert not config.output.directory.exists()
+
+
 def test_force_does_not_delete_what_is_no_run(make_config: Make, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
