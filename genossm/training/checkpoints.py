@@ -15,7 +15,7 @@ from genossm.parallel import to_be_saved
 from genossm.training.config import TrainConfig
 from genossm.training.module import as_training
 from genossm.training.optim import numbered_by_name
-from genossm.training.resume import LAST
+from genossm.training.resume import LAST, has_checkpoint
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -74,6 +74,7 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._resumed_at = trainer.global_step
+        as_training(pl_module).has_checkpoint = has_checkpoint(self.directory)
         generators = getattr(self, "_generators", None)
         if generators is not None:
             torch.set_rng_state(generators["cpu"].cpu())
@@ -113,12 +114,13 @@ class Checkpoints(Callback):
 
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` under a temporary name, then rename: a reader finds the old or the new one, whole."""
-        if not trainer.is_global_zero:
+        if trainer.is_global_zero:
+            with atomic_file(self.directory / LAST, force=True) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
             # All processes put the state together; the first one writes it.
             trainer.save_checkpoint(self.directory / LAST)
-            return
-        with atomic_file(self.directory / LAST, force=True) as temporary:
-            trainer.save_checkpoint(temporary)
+        as_training(trainer.lightning_module).has_checkpoint = True
         if self.on_first_save is not None and trainer.global_step:
             self.on_first_save()
             self.on_first_save = None

@@ -27,7 +27,7 @@ from genossm.parallel import (
 )
 from genossm.sequence.interval import Interval
 from genossm.training.config import OptimizerConfig, ScheduleConfig
-from genossm.training.numerics import non_finite_message
+from genossm.training.numerics import how_to_go_on, non_finite_message
 from genossm.training.optim import build_optimizer, follow_config, schedule_factor
 from genossm.training.watchers.measures import Measures
 
@@ -78,8 +78,9 @@ class LanguageModelTraining(LightningModule):
     context_parallel: neighbouring processes that get the same windows and read a stretch of them each.
     sharded: weights and optimizer are spread over the processes, whose device mesh the strategy knows.
     Callbacks read `last_bits` (per base), `last_norm` and `last_rate` after a step, `validation_bits` after a
-    validation, `last_intervals` for what a step read. Who sets `measures` before a step finds its figures in `measured`
-    after it, without another transfer from the GPU.
+    validation, `last_intervals` for what a step read. One of them sets `has_checkpoint`, by which errors say how to go
+    on. Who sets `measures` before a step finds its figures in `measured` after it, without another transfer from the
+    GPU.
     Raises (in a step): NumericsError for a loss or gradient that is no finite number, before the weights change.
     """
 
@@ -102,6 +103,7 @@ class LanguageModelTraining(LightningModule):
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.total_steps, self.gradient_clip = total_steps, gradient_clip
         self.last_bits = self.last_norm = self.last_rate = self.validation_bits = float("nan")
+        self.has_checkpoint = False
         self.measures: Measures | None = None
         self.measured: dict[str, float] = {}
         self._states: dict[nn.Module, list[Tensor]] = {}
@@ -179,8 +181,15 @@ class LanguageModelTraining(LightningModule):
         loss, total, *measured = figures.tolist()
         self.measured = dict(zip(names, measured))
         if not (math.isfinite(loss) and math.isfinite(total)):
-            groups = optimizer.param_groups
-            raise NumericsError(non_finite_message(self.global_step, loss, groups, self.last_intervals))
+            raise NumericsError(
+                non_finite_message(
+                    self.global_step,
+                    loss,
+                    optimizer.param_groups,
+                    self.last_intervals,
+                    has_checkpoint=self.has_checkpoint,
+                )
+            )
         if self.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
         self.last_bits, self.last_norm, self.last_rate = bits(loss), total, optimizer.param_groups[0]["lr"]
@@ -203,7 +212,7 @@ class LanguageModelTraining(LightningModule):
         if not math.isfinite(self.validation_bits):
             raise NumericsError(
                 f"Validation at step {self.global_step} gave {self.validation_bits} bits per base over {count:.0f} "
-                "bases. Lower optimizer.learning_rate and --resume --allow-changes goes on from the last checkpoint."
+                f"bases. Lower optimizer.learning_rate. {how_to_go_on(self.has_checkpoint)}"
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

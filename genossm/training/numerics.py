@@ -15,10 +15,18 @@ from genossm.sequence.interval import Interval
 _SHOWN_INTERVALS = 4
 
 
-def non_finite_message(step: int, loss: float, groups: Sequence[dict[str, Any]], intervals: Sequence[Interval]) -> str:
+def non_finite_message(
+    step: int,
+    loss: float,
+    groups: Sequence[dict[str, Any]],
+    intervals: Sequence[Interval],
+    *,
+    has_checkpoint: bool,
+) -> str:
     """What broke at `step`: the loss or a gradient, in which parameter and group, on which windows.
 
     groups: an optimizer's, with "name" and "parameter_names" as `parameter_groups` gives them.
+    has_checkpoint: whether there is one to go on from.
     """
     what = "the norm of the gradients overflows" if math.isfinite(loss) else f"the loss is {loss}"
     found = _first_non_finite(groups)
@@ -28,10 +36,16 @@ def non_finite_message(step: int, loss: float, groups: Sequence[dict[str, Any]],
     shown = ", ".join(map(str, intervals[:_SHOWN_INTERVALS]))
     more = f" and {len(intervals) - _SHOWN_INTERVALS} more" if len(intervals) > _SHOWN_INTERVALS else ""
     return (
-        f"Training stopped at step {step}: {what}. The batch was {shown}{more}. The weights are those before this "
-        "step. Lower optimizer.learning_rate or run.gradient_clip, or lengthen schedule.warmup_steps, and "
-        "--resume --allow-changes."
+        f"Training stopped at step {step}: {what}. The batch was {shown}{more}. Lower optimizer.learning_rate or "
+        f"run.gradient_clip, or lengthen schedule.warmup_steps. {how_to_go_on(has_checkpoint)}"
     )
+
+
+def how_to_go_on(has_checkpoint: bool) -> str:
+    """With a configuration that was changed after a NaN."""
+    if has_checkpoint:
+        return "--resume --allow-changes goes on from the last checkpoint."
+    return "No checkpoint was written yet: start anew with --force."
 
 
 def _first_non_finite(groups: Sequence[dict[str, Any]]) -> tuple[str, str, str] | None:

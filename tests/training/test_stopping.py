@@ -223,7 +223,30 @@ def test_what_the_error_of_a_nan_advises_works(make_config: Make, monkeypatch: p
 
     build = fit_module.build_trainer
     monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, Poison()]))
-    with pytest.raises(NumericsError, match=r"Lower optimizer\.learning_rate .* and --resume --allow-changes"):
+    with pytest.raises(NumericsError, match=r"Lower optimizer\.learning_rate .*\. --resume --allow-changes goes on"):
         train(make_config())
     monkeypatch.setattr(fit_module, "build_trainer", build)
     assert train(make_config(optimizer__learning_rate=0.001), resume=True, allow_changes=True).steps == 12
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_a_nan_before_the_first_checkpoint_does_not_advise_to_resume(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, validation: bool
+) -> None:
+    class Poison(Callback):
+        def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+            if trainer.global_step == 1 and not validation:
+                next(pl_module.parameters()).data.fill_(float("nan"))
+
+        def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+            next(pl_module.parameters()).data.fill_(float("nan"))
+
+    config = make_config(run__checkpoint_every=8)
+    build = fit_module.build_trainer
+    monkeypatch.setattr(fit_module, "build_trainer", lambda config, callbacks: build(config, [*callbacks, Poison()]))
+    with pytest.raises(NumericsError, match="No checkpoint was written yet: start anew with --force") as caught:
+        train(config)
+    assert "--resume" not in str(caught.value)
+    assert "before this step" not in str(caught.value)
+    monkeypatch.setattr(fit_module, "build_trainer", build)
+    assert train(config, force=True).steps == 12
