@@ -48,8 +48,17 @@ def available_bytes(device: torch.device) -> int | None:
     return min(known) if known else _physical()
 
 
+class PassMemoryError(MemoryEstimateError):
+    """A pass that cannot fit.   shortage: what the message says before its remedy, for who knows of a better one."""
+
+    # The message alone has to make one, or it could not come out of another process.
+    def __init__(self, message: str, shortage: str = "") -> None:
+        super().__init__(message)
+        self.shortage = shortage
+
+
 def require_memory(config: StackConfig, batch: int, length: int, like: Tensor, *, hidden_states: bool = False) -> None:
-    """Raise MemoryEstimateError if a pass over batch x length tokens cannot fit on the device of `like`."""
+    """Raise PassMemoryError if a pass over batch x length tokens cannot fit on the device of `like`."""
     size = torch.finfo(like.dtype).bits // 8
     needed = inference_bytes(config, batch, length, element_size=size, hidden_states=hidden_states)
     if needed < _SMALL:
@@ -64,10 +73,11 @@ def require_memory(config: StackConfig, batch: int, length: int, like: Tensor, *
             f"Read them in segments that hand the state on (genossm.inference.stream, at most {fits:,} tokens at a "
             "time), or take a shorter window or a smaller batch."
         )
-    raise MemoryEstimateError(
+    shortage = (
         f"{batch} x {length:,} tokens need about {_readable(needed)} for activations and {like.device} has "
-        f"{_readable(available)} free. {remedy}"
+        f"{_readable(available)} free."
     )
+    raise PassMemoryError(f"{shortage} {remedy}", shortage)
 
 
 def require_sweep_memory(config: StackConfig, length: int, segment_length: int, like: Tensor) -> None:

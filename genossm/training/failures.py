@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from genossm.core.errors import GenossmError, MemoryEstimateError, OutputError, WorkerDiedError
-from genossm.models.memory import available_bytes
+from genossm.models.memory import PassMemoryError, available_bytes
 from genossm.training.config import TrainConfig
 from genossm.training.estimate import estimate
 
@@ -34,6 +34,8 @@ def readable_failures(config: TrainConfig, device: torch.device) -> Iterator[Non
         if not isinstance(error.__cause__, OSError):
             raise
         raise _full_disk(config, error.__cause__) from error
+    except PassMemoryError as error:
+        raise MemoryEstimateError(f"{error.shortage} {_smaller_passes(config)}") from error
     except GenossmError as error:
         raise _without_traceback(error) from error
     except torch.OutOfMemoryError as error:
@@ -64,6 +66,17 @@ def _worker_died(config: TrainConfig, pids: str, signal_name: str | None) -> str
         f"A loader process (pid {pids.strip()}) {how}. The machine, the container or /dev/shm ran out of memory, or "
         f"somebody ended it. Lower data.workers (it is {config.data.workers}; 0 reads in the training process itself), "
         f"or ask for more memory. {_RESUME}"
+    )
+
+
+def _smaller_passes(config: TrainConfig) -> str:
+    """The keys that a training run has for it; what inference would do is no help here."""
+    ways = "data.micro_batch or data.micro_tokens, by which a batch is read in parts"
+    if config.stack_config().direction == "causal":
+        ways += ", or data.segment, by which a window is"
+    return (
+        f"Set {ways}; validation reads data.validation_batch windows at once. genossm train --estimate says what a "
+        "step takes."
     )
 
 

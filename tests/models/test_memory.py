@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from genossm.core.errors import MemoryEstimateError
 from genossm.models import SequenceModel, StackConfig
 from genossm.models import memory as memory_module
-from genossm.models.memory import available_bytes, inference_bytes
+from genossm.models.memory import PassMemoryError, available_bytes, inference_bytes
 
 Make = Callable[..., SequenceModel]
 
@@ -119,3 +120,11 @@ def test_a_model_that_reads_both_ways_is_not_told_to_hand_states_on(
         MemoryEstimateError, match=r"free\. Take a shorter window or a smaller batch, of at most [0-9,]+"
     ):
         make_model(**BOTH_WAYS)(torch.full((1, 1_000_000), 7, dtype=torch.uint8))
+
+
+def test_the_error_comes_whole_out_of_another_process(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_module, "available_bytes", lambda _: 300_000_000)
+    with pytest.raises(PassMemoryError) as caught:
+        make_model()(torch.full((1, 1_000_000), 7, dtype=torch.uint8))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.shortage) == (str(caught.value), caught.value.shortage)

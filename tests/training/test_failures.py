@@ -17,6 +17,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+import genossm.models.memory as memory
 import genossm.training.failures as failures
 import genossm.training.fit as fit_module
 from genossm.core.errors import IntervalError, MemoryEstimateError, OutputError, WorkerDiedError
@@ -183,6 +184,23 @@ def test_memory_that_is_full_names_the_length_that_fits(
     assert fewer is not None
     changed = {"data__segment": 100_000} if changes else {"data__window": 200_000}
     assert estimate(make_config(data__micro_batch=int(fewer.group(1)), **changed), CPU).peak <= room
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+def test_a_pass_that_cannot_fit_names_the_keys_of_training(
+    mapping: dict[str, Any], masked: dict[str, Any], monkeypatch: pytest.MonkeyPatch, direction: str
+) -> None:
+    monkeypatch.setattr(memory, "_SMALL", 0)
+    monkeypatch.setattr(memory, "available_bytes", lambda _: 1000)
+    with pytest.raises(
+        MemoryEstimateError, match=r"4 x 3\d tokens need about .* free\. Set data\.micro_batch"
+    ) as caught:
+        train(from_mapping(TrainConfig, mapping if direction == "causal" else masked))
+    message = str(caught.value)
+    assert "data.micro_tokens" in message
+    assert "genossm train --estimate" in message
+    assert "genossm.inference" not in message
+    assert ("data.segment" in message) == (direction == "causal")
 
 
 def test_memory_that_something_else_took_is_told_so(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
