@@ -106,7 +106,7 @@ class MetricsLog(Callback):
         """What the run still takes after `step` steps at its pace, without validation; None where nobody knows."""
         if self.total_steps is None:
             return None
-        return self.pace.seconds_for(self.lengths.tokens(self.total_steps) - self.lengths.tokens(step))
+        return self.pace.seconds_for(max(0, self.lengths.tokens(self.total_steps) - self.lengths.tokens(step)))
 
     def _pace_of(self, device: torch.device, step: int) -> dict[str, float | None]:
         figures = self.pace.since_last(device)

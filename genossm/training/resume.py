@@ -21,7 +21,7 @@ LAST = "last.ckpt"
 # Keys that may change between the parts of a run: how long, where, how often; not what is learnt or how.
 _FREE = (
     *("genome.path", "splits.test", "data.workers", "data.validation_batch", "output.directory", "model.backend"),
-    *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices"),
+    *("run.max_steps", "run.max_tokens", "run.max_minutes", "run.devices", "run.accelerator"),
     *("run.validate_every", "run.checkpoint_every", "run.log_every", "run.recompute"),
     *("run.watch_every", "data.micro_batch", "data.micro_tokens"),
     *("run.nodes", "run.strategy", "run.context_parallel"),
@@ -64,6 +64,24 @@ def check_same_run(path: Path, config: TrainConfig, *, allow_changes: bool = Fal
         )
 
 
+def check_steps_left(path: Path, config: TrainConfig) -> None:
+    """Raise ConfigError if the checkpoint's run has more steps than the configuration asks for.
+
+    As many is a run that is done, which a resume leaves as it is.   Raises also: InputFileError if unreadable.
+    """
+    with _readable(path):
+        done = _read(path)["global_step"]
+    total = config.total_steps
+    if total is not None and done > total:
+        asked = f"run.max_steps is {total}"
+        if config.run.max_tokens is not None:
+            asked = f"run.max_tokens is {config.run.max_tokens:,}, which is {total} steps"
+        raise ConfigError(
+            f"The run in {path.parent.parent} has {done} steps already; {asked}. Raise it to go on with the run, or "
+            "start anew with --force."
+        )
+
+
 def check_same_reference(path: Path, genome: Genome) -> None:
     """Raise ConfigError if the checkpoint's run has read another genome than `genome`, by whatever name.
 
@@ -81,7 +99,11 @@ def check_same_reference(path: Path, genome: Genome) -> None:
 
 def _kept(path: Path) -> dict[str, Any]:
     """What `Checkpoints` keeps about the run."""
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["callbacks"]["Checkpoints"]
+    return _read(path)["callbacks"]["Checkpoints"]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 @contextmanager

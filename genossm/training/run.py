@@ -20,7 +20,13 @@ from genossm.parallel.processes import is_first, own_group
 from genossm.training.config import TrainConfig
 from genossm.training.reading import contigs_read, plan_windows, with_regions
 from genossm.training.replacing import replacing
-from genossm.training.resume import check_same_reference, check_same_run, find_checkpoint, has_checkpoint
+from genossm.training.resume import (
+    check_same_reference,
+    check_same_run,
+    check_steps_left,
+    find_checkpoint,
+    has_checkpoint,
+)
 
 if TYPE_CHECKING:
     from genossm.genome import Genome
@@ -120,16 +126,17 @@ def _checkpoint_to_resume(config: TrainConfig, *, resume: bool, force: bool, all
     if resume:
         checkpoint = find_checkpoint(directory / CHECKPOINTS)
         check_same_run(checkpoint, config, allow_changes=allow_changes)
+        check_steps_left(checkpoint, config)
         return checkpoint
+    if directory.exists() and not _is_run(directory):
+        raise OutputExistsError(
+            f"{directory} is no training run (it holds other files and no {CONFIG}), so neither --resume nor --force "
+            "touches it. Choose another output.directory."
+        )
     if directory.exists() and not force:
         raise OutputExistsError(
             f"{directory} exists already. Pass --resume to go on with the run in it, --force to replace it, or choose "
             "another output.directory."
-        )
-    if force and directory.exists() and not _is_run(directory):
-        raise OutputExistsError(
-            f"{directory} is no training run (it holds other files and no {CONFIG}), so --force will not delete it. "
-            "Choose another output.directory."
         )
     return None
 

@@ -14,6 +14,7 @@ import torch
 
 from genossm.data.dataset import WindowDataset
 from genossm.training import TrainConfig, train
+from genossm.training.metrics import MetricsLog
 from genossm.training.module import LanguageModelTraining
 from genossm.training.watchers.pace import Pace
 
@@ -97,6 +98,13 @@ def test_time_to_go_shrinks_to_nothing(make_config: Make, slow: Callable[[type, 
         mean_step = float(row["seconds"]) / (int(row["step"]) - 1)
         assert steps * SLEEP <= float(row["seconds_left"]) <= steps * mean_step + ROUNDED
     assert float(found[-1]["seconds_left"]) == 0.0
+
+
+def test_time_to_go_is_never_less_than_nothing(make_config: Make, tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv", lengths=make_config().lengths, every=1, total_steps=4)
+    for _ in range(2):
+        log.pace.step_done(128)
+    assert (log.seconds_left(4), log.seconds_left(5)) == (0.0, 0.0)
 
 
 def test_the_peak_of_gpu_memory_is_of_the_steps_since_the_last_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,9 +190,35 @@ def test_resume_auto_does_not_touch_what_is_no_run(make_config: Make, tmp_path: 
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputExistsError):
+    with pytest.raises(OutputExistsError, match=r"is no training run .* Choose another output\.") as caught:
         train(make_config(output__directory=str(precious)), resume="auto")
+    assert "Pass" not in str(caught.value)
     assert (precious / "thesis.txt").exists()
+
+
+def test_a_run_goes_on_under_another_name_of_its_device(make_config: Make) -> None:
+    steady = {"schedule__kind": "constant", "schedule__warmup_steps": 0}
+    train(make_config(run__max_steps=4, **steady))
+    other = "cpu" if make_config().run.accelerator == "auto" else "auto"
+    assert train(make_config(run__max_steps=6, run__accelerator=other), resume=True).steps == 6
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ({"run__max_steps": 5}, "run.max_steps is 5"),
+        ({"run__max_steps": None, "run__max_tokens": 700}, "run.max_tokens is 700, which is 6 steps"),
+    ],
+)
+def test_a_run_that_is_past_the_end_asked_for_is_not_called_trained(
+    make_config: Make, limit: dict[str, Any], message: str
+) -> None:
+    config = make_config(schedule__kind="constant", schedule__warmup_steps=0)
+    train(config)
+    before = numbers(config.output.directory)
+    with pytest.raises(ConfigError, match=f"has 12 steps already; .*{message}.* Raise it to go on"):
+        train(make_config(**limit), resume=True)
+    assert numbers(config.output.directory) == before
 
 
 def test_a_run_goes_on_with_another_rate_only_if_that_is_meant(make_config: Make) -> None:
