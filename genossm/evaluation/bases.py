@@ -16,7 +16,7 @@ from genossm.core.errors import ConfigError
 from genossm.core.provenance import Provenance
 from genossm.data.regions import Splits
 from genossm.evaluation.bases_methods import Hiding, Methods, causal_methods, masked_methods
-from genossm.evaluation.bases_report import BasesReport, Difference, MethodBits, write_report
+from genossm.evaluation.bases_report import BLOCK, BasesReport, Difference, MethodBits, write_report
 from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
 from genossm.evaluation.leaks import refuse_learnt_regions
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from genossm.genome import Genome
     from genossm.models import SequenceModel
 
-BLOCK = 10_000
 # What each objective is set against unless the caller says otherwise.
 DEFAULT_ORDERS = {"causal": (0, 3, 8, 11), "masked": (0, 4, 8, 12)}
 
@@ -69,7 +68,7 @@ def evaluate_bases(
         methods = causal_methods(model, genome, splits, orders=orders, context=context)
     else:
         methods = masked_methods(model, genome, splits, orders=orders, context=context, hiding=hiding)
-    return _report(splits, context, hiding, methods, _score_blocks(methods, splits, block), replicates, seed)
+    return _report(splits, context, hiding, methods, _score_blocks(methods, splits, block), block, replicates, seed)
 
 
 def run_evaluate_bases(
@@ -145,6 +144,7 @@ def _report(
     hiding: Hiding | None,
     methods: Methods,
     blocks: _Blocks,
+    block: int,
     replicates: int,
     seed: int,
 ) -> BasesReport:
@@ -173,4 +173,5 @@ def _report(
         counts,
         np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan),
         mask_fraction=None if hiding is None else hiding.fraction,
+        block=block,
     )

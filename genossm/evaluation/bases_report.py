@@ -15,13 +15,17 @@ from numpy.typing import NDArray
 from genossm.core.atomic import atomic_file
 from genossm.core.provenance import Provenance
 from genossm.data.regions import Splits
+from genossm.evaluation.bootstrap import interval_or_null, interval_text
 
 FORMAT, FORMAT_VERSION = "genossm-bases", 1
+BLOCK = 10_000
 
 
 @dataclass(frozen=True)
 class MethodBits:
-    """bits: per base.   interval: 95 %, block bootstrap.   details: what kind of method it is."""
+    """bits: per base.   interval: 95 %, block bootstrap; NaN where there are too few blocks.
+    details: what kind of method it is.
+    """
 
     name: str
     bits: float
@@ -43,6 +47,7 @@ class BasesReport:
     """methods: the model first.   block_bits: (blocks, methods), NaN where a block has no scored base.
 
     mask_fraction: share of the bases that were hidden and judged; None for a causal model, judged on all.
+    block: bases of a block.
     """
 
     splits: Splits
@@ -54,6 +59,7 @@ class BasesReport:
     block_counts: NDArray[np.int64]
     block_bits: NDArray[np.float64]
     mask_fraction: float | None = None
+    block: int = BLOCK
 
     @property
     def objective(self) -> str:
@@ -76,7 +82,10 @@ class BasesReport:
 
     @property
     def verdict(self) -> str:
-        """ "beats" or "does not beat" the best Markov model, "undecided" if the difference's interval holds 0."""
+        """ "beats" or "does not beat" the best Markov model, "undecided" if the difference's interval holds 0.
+
+        Undecided too where there are too few blocks for an interval.
+        """
         best = self.best_markov
         if best is None:
             return "not compared"
@@ -89,14 +98,25 @@ class BasesReport:
         if best is None:
             return f"The model needs {self.methods[0].bits:.4f} {self.unit}; no Markov model was asked for."
         difference = next(d for d in self.differences if d.name == best.name)
-        low, high = difference.interval
-        numbers = f"{abs(difference.bits):.4f} {self.unit} (95 % interval {low:+.4f} to {high:+.4f})"
         side = "fewer" if difference.bits < 0 else "more"
+        if math.isnan(difference.interval[0]):
+            return (
+                f"The model needs {abs(difference.bits):.4f} {self.unit} {side} than the best Markov model "
+                f"({best.name}), undecided: {self._too_few_blocks()}"
+            )
+        numbers = f"{abs(difference.bits):.4f} {self.unit} (95 % interval {interval_text(difference.interval, '+.4f')})"
         if self.verdict == "beats":
             return f"The model beats the best Markov model ({best.name}): {numbers} {side}."
         if self.verdict == "does not beat":
             return f"The model does NOT beat the best Markov model ({best.name}): {numbers} {side}."
         return f"The model and the best Markov model ({best.name}) cannot be told apart: {numbers} {side}."
+
+    def _too_few_blocks(self) -> str:
+        blocks = int(np.count_nonzero(self.block_counts))
+        return (
+            f"only {blocks} {'block' if blocks == 1 else 'blocks'} of {self.block:,} bases, so there is no interval. "
+            "Choose a longer region or a smaller --block."
+        )
 
     def table(self) -> str:
         """One line a method, best first, tab-free columns."""
@@ -104,12 +124,11 @@ class BasesReport:
         width = max(18, *(len(method.name) + 2 for method in self.methods))
         lines = [f"{'method':<{width}}{'bits/base':>10}  {'95 % interval':<18}  model minus it"]
         for method in sorted(self.methods, key=lambda m: m.bits):
-            low, high = method.interval
-            line = f"{method.name:<{width}}{method.bits:>10.4f}  {low:.4f} to {high:.4f}"
+            line = f"{method.name:<{width}}{method.bits:>10.4f}  {interval_text(method.interval, '.4f'):<16}"
             if method.name in differences:
                 d = differences[method.name]
-                line += f"    {d.bits:+.4f} ({d.interval[0]:+.4f} to {d.interval[1]:+.4f})"
-            lines.append(line)
+                line += f"    {d.bits:+.4f} ({interval_text(d.interval, '+.4f')})"
+            lines.append(line.rstrip())
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,11 +148,12 @@ class BasesReport:
             "context": "whole" if self.context is None else self.context,
             "scored_bases": self.scored_bases,
             "methods": [
-                {"name": m.name, "bits_per_base": m.bits, "interval": list(m.interval), **m.details}
+                {"name": m.name, "bits_per_base": m.bits, "interval": interval_or_null(m.interval), **m.details}
                 for m in self.methods
             ],
             "differences": [
-                {"method": d.name, "bits_per_base": d.bits, "interval": list(d.interval)} for d in self.differences
+                {"method": d.name, "bits_per_base": d.bits, "interval": interval_or_null(d.interval)}
+                for d in self.differences
             ],
             "best_markov": None if best is None else best.name,
             "verdict": self.verdict,

@@ -10,6 +10,7 @@ from typing import Any
 from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.core.provenance import Provenance
+from genossm.evaluation.bootstrap import interval_text
 from genossm.evaluation.context_file import ContextBits, read_context
 from genossm.evaluation.context_table import (
     ALL,
@@ -152,7 +153,7 @@ def _hidden(file: ContextBits) -> str:
 
 
 def _with_interval(figure: Figure) -> str:
-    return f"{figure.bits:+.4f} ({figure.interval[0]:+.4f} to {figure.interval[1]:+.4f})"
+    return f"{figure.bits:+.4f} ({interval_text(figure.interval, '+.4f')})"
 
 
 def _places(subset: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genossm.core.errors import ConfigError
-from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
+from genossm.evaluation.bootstrap import block_bootstrap, interval_or_null, percentile_interval
 from genossm.evaluation.context_file import ContextBits
 
 ALL = "all"
@@ -21,14 +21,16 @@ FORMAT, FORMAT_VERSION = "genossm-context-table", 1
 
 @dataclass(frozen=True)
 class Figure:
-    """bits: per base, or a difference of two.   interval: 95 %, resampled blocks.   bases: scored."""
+    """bits: per base, or a difference of two.   interval: 95 %, resampled blocks; NaN where these are too few.
+    bases: scored.
+    """
 
     bits: float
     interval: tuple[float, float]
     bases: int
 
     def as_dict(self) -> dict[str, Any]:
-        return {"bits_per_base": self.bits, "interval": list(self.interval), "bases": self.bases}
+        return {"bits_per_base": self.bits, "interval": interval_or_null(self.interval), "bases": self.bases}
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def figures_of(
             shown, positives = number, None
             found = weighted_spearman(values[known], labels, weights)
         usable = found[1:][np.isfinite(found[1:])]
-        interval = percentile_interval(usable) if len(usable) else (float("nan"), float("nan"))
+        interval = percentile_interval(usable)
         metric = "AUROC" if one.has_classes else "Spearman"
         owner = "-" if number in one.compare else model
         figures.append(Figure(one.name, owner, shown, metric, float(found[0]), interval, len(labels), positives))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.core.provenance import Provenance
+from genossm.evaluation.bootstrap import interval_text
 from genossm.evaluation.labelled_table import COLUMNS, HEAD, OTHER, Entry, LabelledTable, SetTable, labelled_table
 from genossm.plotting.figures import to_png
 from genossm.plotting.labelled import Panel, Point, forest
@@ -127,5 +129,7 @@ def _counts(one: Entry) -> str:
 def _cell(each: SetTable, one: Entry | None) -> str:
     if one is None:
         return ""
-    text = f"{one.value:.3f} ({one.interval[0]:.3f} to {one.interval[1]:.3f})"
+    if math.isnan(one.value):
+        return "none"
+    text = f"{one.value:.3f} ({interval_text(one.interval, '.3f')})"
     return f"**{text}**" if each.distinct(one) else text

@@ -12,6 +12,7 @@ from typing import Any
 from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import UsageError
 from genossm.core.provenance import Provenance
+from genossm.evaluation.bootstrap import interval_text
 from genossm.evaluation.labelled import Figure, LabelledConfig, SetResult, judge, load_labelled_config
 from genossm.evaluation.labelled_scores import ModelScores, Scores, count_tables
 from genossm.variants.opening import load_model
@@ -39,11 +40,10 @@ class LabelledReport:
         lines = ["| set | model | number | metric | value | 95 % interval | alleles |", "|---|---|---|---|---|---|---|"]
         order = {one.name: number for number, one in enumerate(self.config.sets)}
         for one in sorted(self.figures, key=lambda figure: order[figure.set_name]):
-            low, high = one.interval
             counts = f"{one.alleles:,}" if one.positives is None else f"{one.positives:,} of {one.alleles:,}"
             lines.append(
                 f"| {one.set_name} | {one.model} | {one.number} | {one.metric} | {one.value:.3f} "
-                f"| {low:.3f} to {high:.3f} | {counts} |"
+                f"| {interval_text(one.interval, '.3f')} | {counts} |"
             )
         return "\n".join(lines)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genossm.core.errors import ConfigError, InputFileError
+from genossm.evaluation.bootstrap import interval_or_null
 from genossm.evaluation.labelled_report import FORMAT, FORMAT_VERSION
 from genossm.variants.heads.head import load_head
 from genossm.variants.methods import EMBEDDING, LLR
@@ -36,6 +38,11 @@ class Entry:
     alleles: int
     positives: int | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, which has no NaN."""
+        value = None if math.isnan(self.value) else self.value
+        return {**vars(self), "value": value, "interval": interval_or_null(self.interval)}
+
 
 @dataclass(frozen=True)
 class SetTable:
@@ -51,9 +58,9 @@ class SetTable:
         return 0.5 if self.metric == "AUROC" else 0.0
 
     def distinct(self, entry: Entry) -> bool:
-        """Whether its interval leaves out chance."""
+        """Whether its interval leaves out chance; without an interval it does not."""
         low, high = entry.interval
-        return not low <= self.chance <= high
+        return low > self.chance or high < self.chance
 
     def find(self, owner: str, number: str) -> Entry | None:
         return next((one for one in self.entries if (one.owner, one.number) == (owner, number)), None)
@@ -79,7 +86,7 @@ class LabelledTable:
             "models": dict(self.models),
             "context": self.context,
             "replicates": self.replicates,
-            "sets": [{**vars(each), "entries": [vars(one) for one in each.entries]} for each in self.sets],
+            "sets": [{**vars(each), "entries": [one.as_dict() for one in each.entries]} for each in self.sets],
         }
 
 
@@ -148,8 +155,7 @@ def _metric(one: Mapping[str, Any]) -> str:
 def _entry(figure: Mapping[str, Any], one: Mapping[str, Any]) -> Entry:
     """A correlation is turned so that above 0 is the expected way round: low ratios, large distances are effects."""
     name = str(figure["number"]).removeprefix("-")
-    low, high = figure["interval"]
-    value = figure["value"]
+    value, low, high = (math.nan if one is None else one for one in (figure["value"], *figure["interval"]))
     if _metric(one) == "Spearman" and one["effect_is"]:
         with_ratio = one["effect_is"] == "low"
         if (name == RATIO) != with_ratio:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from genossm.core.atomic import atomic_file, refuse_overwrite
 from genossm.core.errors import InputFileError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.core.strict import load_yaml
+from genossm.evaluation.bootstrap import interval_text
 from genossm.evaluation.report_page import Picture, Section, render_page
 from genossm.plotting import bits_along_region, bits_comparison, learning_curve, to_svg
 
@@ -118,7 +120,7 @@ def bases_section(content: Mapping[str, Any]) -> Section:
     compared = bits_comparison(
         [method["name"] for method in methods],
         [method["bits_per_base"] for method in methods],
-        [tuple(method["interval"]) for method in methods],
+        [tuple(method["interval"] or (math.nan, math.nan)) for method in methods],
         model=model,
         unit=words.unit,
     )
@@ -160,12 +162,10 @@ def _provenance_line(provenance: Mapping[str, Any]) -> str:
 
 
 def _method_row(method: Mapping[str, Any], difference: Mapping[str, Any] | None) -> tuple[str, ...]:
-    low, high = method["interval"]
     beside = ""
     if difference:
-        at_least, at_most = difference["interval"]
-        beside = f"{difference['bits_per_base']:+.4f} ({at_least:+.4f} to {at_most:+.4f})"
-    return method["name"], f"{method['bits_per_base']:.4f}", f"{low:.4f} to {high:.4f}", beside
+        beside = f"{difference['bits_per_base']:+.4f} ({interval_text(difference['interval'], '+.4f')})"
+    return method["name"], f"{method['bits_per_base']:.4f}", interval_text(method["interval"], ".4f"), beside
 
 
 def _unit_of_run(run: Path) -> str:

@@ -15,7 +15,7 @@ from genossm.core.errors import ConfigError, InputFileError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.data.regions import parse_regions
 from genossm.evaluation.bases_methods import Hiding
-from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
+from genossm.evaluation.bootstrap import block_bootstrap, interval_or_null, interval_text, percentile_interval
 from genossm.evaluation.context import BLOCK, measure_context, model_method
 from genossm.evaluation.context_report import TITLES
 from genossm.evaluation.leaks import refuse_learnt_regions
@@ -125,7 +125,7 @@ def _measure_rounding(
         "before": before,
         "after": after,
         "difference": after - before,
-        "interval": list(percentile_interval(resampled[:, 1] - resampled[:, 0])),
+        "interval": interval_or_null(percentile_interval(resampled[:, 1] - resampled[:, 0])),
     }
 
 
@@ -182,5 +182,5 @@ def describe(directory: Path) -> str:
     """What `genossm models ship` prints: where, how large, and what rounding changed."""
     extra = json.loads((directory / PROVENANCE).read_text())["extra"]
     size = sum(file.stat().st_size for file in directory.iterdir())
-    low, high = extra["rounding"]["interval"]
-    return f"{directory}\t{size / 1e6:.2f} MB\t{extra['rounding']['difference']:+.6f} bits ({low:+.6f} to {high:+.6f})"
+    interval = interval_text(extra["rounding"]["interval"], "+.6f")
+    return f"{directory}\t{size / 1e6:.2f} MB\t{extra['rounding']['difference']:+.6f} bits ({interval})"

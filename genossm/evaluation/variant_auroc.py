@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from genossm.evaluation.bootstrap import FEWEST_BLOCKS
+
 _CHUNK = 128
 
 
@@ -61,11 +63,14 @@ def block_weights(positions: NDArray[np.int64], block: int, *, replicates: int, 
     """(replicates, alleles) how often each is drawn when whole blocks of `block` bases are drawn with replacement.
 
     Alleles within a block share their haplotypes and their windows, so single ones would understate the spread.
-    Blocks without an allele are no blocks. Source: Künsch 1989, with blocks that do not overlap (Carlstein 1986).
+    Blocks without an allele are no blocks; with fewer than FEWEST_BLOCKS all is NaN.
+    Source: Künsch 1989, with blocks that do not overlap (Carlstein 1986).
     """
     _, number = np.unique(positions // block, return_inverse=True)
     blocks = int(number.max()) + 1 if len(number) else 0
     if not blocks:
         return np.zeros((replicates, 0))
+    if blocks < FEWEST_BLOCKS:
+        return np.full((replicates, len(number)), np.nan)
     draws = np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1.0 / blocks), size=replicates)
     return draws[:, number].astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from genossm.core.atomic import atomic_file
 from genossm.core.provenance import Provenance
+from genossm.evaluation.bootstrap import interval_or_null, interval_text
 from genossm.evaluation.variant_alleles import ScoredRegion
 from genossm.evaluation.variant_frequency import COMMON, QUANTILES, RARE, BinScores, FrequencyResult, Separation
 from genossm.sequence import Interval
@@ -61,6 +63,11 @@ class VariantsReport:
                 f"{self.protocol.blocks} blocks of {self.protocol.block:,} bases, too few for intervals to be trusted: "
                 "judge a longer one for a verdict."
             )
+        if math.isnan(model.interval[0]):
+            return (
+                f"The model tells common from rare {result.kind}s with an AUROC of {model.auroc:.3f}. They lie in too "
+                f"few blocks of {self.protocol.block:,} bases for an interval: judge a longer region for a verdict."
+            )
         low, high = model.interval
         said = "above chance" if low > 0.5 else "below chance" if high < 0.5 else "no better than chance"
         text = (
@@ -79,9 +86,9 @@ class VariantsReport:
         lines = [f"{'alleles':<9}{'method':<{wide}}{'AUROC':>7}  {'95 % interval':<16}  common / rare"]
         for result in self.results:
             for name, separation in (result.separations or {}).items():
-                low, high = separation.interval
+                interval = interval_text(separation.interval, ".3f")
                 lines.append(
-                    f"{result.kind:<9}{name:<{wide}}{separation.auroc:>7.3f}  {f'{low:.3f} to {high:.3f}':<16}  "
+                    f"{result.kind:<9}{name:<{wide}}{separation.auroc:>7.3f}  {interval:<16}  "
                     f"{result.common:,} / {result.rare:,}"
                 )
         lines += [
@@ -157,7 +164,7 @@ def _result(result: FrequencyResult) -> dict[str, Any]:
             for name, bins in result.bins.items()
         ],
         "differences": [
-            {"method": one.method, "auroc": _rounded(one.auroc), "interval": _all(one.interval)}
+            {"method": one.method, "auroc": _rounded(one.auroc), "interval": _all(interval_or_null(one.interval))}
             for one in result.differences
         ],
     }
@@ -169,7 +176,7 @@ def _separation(separation: Separation | None) -> dict[str, Any]:
     curve = separation.curve
     return {
         "auroc": _rounded(separation.auroc),
-        "interval": _all(separation.interval),
+        "interval": _all(interval_or_null(separation.interval)),
         "roc": {
             "false_positive": [round(float(value), 4) for value in curve.false_positive],
             "true_positive": [round(float(value), 4) for value in curve.true_positive],

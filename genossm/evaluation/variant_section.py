@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from genossm.evaluation.bootstrap import interval_text
 from genossm.evaluation.report_page import Picture, Section
 from genossm.plotting import roc_curves, scores_by_frequency, to_svg
 
@@ -41,8 +42,7 @@ def _row(result: Mapping[str, Any], method: Mapping[str, Any]) -> tuple[str, ...
     counts = f"{result['common']:,}", f"{result['rare']:,}"
     if method["auroc"] is None:
         return result["kind"], method["name"], "none", "", *counts
-    low, high = method["interval"]
-    return result["kind"], method["name"], f"{method['auroc']:.3f}", f"{low:.3f} to {high:.3f}", *counts
+    return result["kind"], method["name"], f"{method['auroc']:.3f}", interval_text(method["interval"], ".3f"), *counts
 
 
 def _pictures(result: Mapping[str, Any]) -> list[Picture]:

@@ -140,10 +140,11 @@ def _budget(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 def _rounding(rounding: Mapping[str, Any] | None) -> str:
     if not rounding:
         return ""
-    low, high = rounding["interval"]
+    interval = rounding["interval"]
+    shown = "no interval" if interval is None else f"95 % interval {interval[0]:+.5f} to {interval[1]:+.5f}"
     return (
         f", which changes the bits per base of {', '.join(rounding['regions'])} in windows of {rounding['context']:,} "
-        f"by {rounding['difference']:+.5f} (95 % interval {low:+.5f} to {high:+.5f})"
+        f"by {rounding['difference']:+.5f} ({shown})"
     )
 
 

@@ -16,9 +16,10 @@ from genossm.core.provenance import Provenance
 from genossm.data.regions import Splits
 from genossm.evaluation import bases_methods
 from genossm.evaluation.bases import evaluate_bases, run_evaluate_bases
-from genossm.evaluation.bases_report import BasesReport
+from genossm.evaluation.bases_report import BasesReport, write_report
 from genossm.evaluation.likelihood import base_log_probabilities
 from genossm.evaluation.markov import base_codes
+from genossm.evaluation.report import bases_section
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
 from genossm.sequence.interval import Interval
@@ -110,6 +111,23 @@ def test_the_verdict_follows_the_interval_of_the_difference(
     assert report.differences[0].bits == pytest.approx(shift, abs=0.01)
     assert report.verdict == verdict
     assert words in report.sentence()
+
+
+def test_few_blocks_give_no_verdict(genome: Genome, model: SequenceModel, tmp_path: Path) -> None:
+    """One block gives every replicate the same mean: an interval of no width, and a verdict out of nothing."""
+    splits = Splits.parse(genome, [TRAIN], [VALIDATION], ["x:4,001-4,100"])
+    report = evaluate_bases(model, genome, splits, orders=[1], context=64)
+    assert report.verdict == "undecided"
+    assert "only 1 block of 10,000 bases, so there is no interval. Choose a longer region" in report.sentence()
+    assert "no interval" in report.table()
+    write_report(report, tmp_path / "bases.json", provenance=Provenance())
+    text = (tmp_path / "bases.json").read_text()
+    assert "NaN" not in text
+    content = json.loads(text)
+    assert [one["interval"] for one in (*content["methods"], *content["differences"])] == [None] * 3
+    section = bases_section(content).render()
+    assert "no interval" in section
+    assert "nan" not in section
 
 
 def test_the_file_holds_the_figures_and_where_they_come_from(fasta: Path, model: SequenceModel, tmp_path: Path) -> None:

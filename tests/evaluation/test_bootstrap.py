@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genossm.evaluation.bootstrap import block_bootstrap, percentile_interval
+from genossm.evaluation.bootstrap import (
+    FEWEST_BLOCKS,
+    block_bootstrap,
+    interval_or_null,
+    interval_text,
+    percentile_interval,
+)
 
 
 def test_the_spread_is_that_of_a_mean_of_independent_blocks() -> None:
@@ -31,11 +37,10 @@ def test_differences_are_paired() -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(data=st.data(), blocks=st.integers(1, 12))
+@given(data=st.data(), blocks=st.integers(FEWEST_BLOCKS, 12))
 def test_a_constant_has_no_spread_whatever_the_blocks_hold(data: st.DataObject, blocks: int) -> None:
     counts = np.array(data.draw(st.lists(st.integers(0, 50), min_size=blocks, max_size=blocks)))
-    if not counts.sum():
-        counts[0] = 1
+    counts[:FEWEST_BLOCKS] += 1
     replicates = block_bootstrap(counts[:, None] * 1.7, counts, replicates=50)
     np.testing.assert_allclose(replicates, 1.7, rtol=1e-12)
 
@@ -44,6 +49,19 @@ def test_the_seed_decides() -> None:
     sums, counts = np.random.default_rng(2).random((20, 2)), np.full(20, 3)
     assert np.array_equal(block_bootstrap(sums, counts, seed=1), block_bootstrap(sums, counts, seed=1))
     assert not np.array_equal(block_bootstrap(sums, counts, seed=1), block_bootstrap(sums, counts, seed=2))
+
+
+@pytest.mark.parametrize("blocks", range(1, FEWEST_BLOCKS + 1))
+def test_few_blocks_give_no_interval(blocks: int) -> None:
+    """Empty blocks do not count: they say nothing of the spread."""
+    counts = np.array([100] * blocks + [0] * 7)
+    sums = np.random.default_rng(0).normal(150.0, 20.0, (len(counts), 2)) * (counts > 0)[:, None]
+    replicates = block_bootstrap(sums, counts, replicates=50)
+    assert replicates.shape == (50, 2)
+    interval = percentile_interval(replicates[:, 0])
+    assert np.isnan(interval).all() == (blocks < FEWEST_BLOCKS)
+    assert (interval_or_null(interval) is None) == (blocks < FEWEST_BLOCKS)
+    assert (interval_text(interval, ".4f") == "no interval") == (blocks < FEWEST_BLOCKS)
 
 
 def test_nothing_to_resample_is_refused() -> None:

@@ -21,6 +21,7 @@ from genossm.evaluation.bases_methods import Hiding
 from genossm.evaluation.context import measure_context, model_method
 from genossm.evaluation.context_baselines import baseline_method
 from genossm.evaluation.context_file import ContextBits, read_context, write_context
+from genossm.evaluation.context_report import draw, markdown
 from genossm.evaluation.context_table import ALL, Reading, compare
 from genossm.evaluation.likelihood import base_log_probabilities
 from genossm.evaluation.markov_fit import TUNING_PLACES, thinned, thinning
@@ -28,6 +29,7 @@ from genossm.evaluation.masked_likelihood import hidden_log_probabilities
 from genossm.evaluation.places import classify_places
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
+from genossm.plotting import to_png
 from genossm.sequence.interval import Interval
 from genossm.testing.models import enliven
 from genossm.testing.toy import random_sequence, repetitive_sequence, write_fasta
@@ -130,15 +132,25 @@ def bits_file(name: str, nats: np.ndarray, **choices: object) -> ContextBits:
     return dataclasses.replace(file, **choices)  # type: ignore[arg-type]
 
 
+def test_few_blocks_give_no_interval() -> None:
+    nats = np.array([[[9.0, 0.0], [20.0, 3.0], [0.0, 11.0]]])
+    (comparison,) = compare([bits_file("one", nats), bits_file("other", nats + 1.0)])
+    text = json.dumps(comparison.as_dict(), allow_nan=False)
+    assert '"interval": null' in text
+    assert "(no interval)" in markdown([comparison])
+    assert to_png(draw(comparison))
+
+
 def test_differences_are_paired_over_blocks() -> None:
     """Two methods that scatter between blocks, always 0.1 bit a base apart: the difference does not scatter."""
-    counts = np.array([[10, 0], [10, 5], [0, 5]])
-    nats = np.array([[[9.0, 0.0], [20.0, 3.0], [0.0, 11.0]], [[8.0, 0.0], [19.0, 3.0], [0.0, 10.0]]])
-    better = bits_file("better", nats - 0.1 * math.log(2) * counts)
-    (comparison,) = compare([bits_file("worse", nats), better])
+    counts = np.array([[10, 0], [10, 5], [0, 5]] * 3)
+    nats = np.array([[[9.0, 0.0], [20.0, 3.0], [0.0, 11.0]] * 3, [[8.0, 0.0], [19.0, 3.0], [0.0, 10.0]] * 3])
+    judged = {"counts": counts, "places": tuple(("x", start) for start in range(0, 90, 10))}
+    better = bits_file("better", nats - 0.1 * math.log(2) * counts, **judged)
+    (comparison,) = compare([bits_file("worse", nats, **judged), better])
     assert set(comparison.subsets) == {ALL, "a", "b", "c"}
     difference = comparison.difference(Reading("better", 4), Reading("worse", 4))
-    for subset, bases in ((ALL, 30), ("a", 20), ("b", 10), ("c", 30)):
+    for subset, bases in ((ALL, 90), ("a", 60), ("b", 30), ("c", 90)):
         figure = difference.figures[subset]
         assert figure.bits == pytest.approx(-0.1)
         assert figure.interval == pytest.approx((-0.1, -0.1))

@@ -175,6 +175,18 @@ def test_above_chance_is_always_the_expected_way_round(tmp_path: Path) -> None:
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_interval_is_not_shown_as_one(tmp_path: Path) -> None:
+    figures = [
+        {**figure(each, "GENOSSM_LLR", -0.3), "interval": [None, None]}
+        for each in ("classes", "fitness", "size", "change")
+    ]
+    write_labelled_table([report(tmp_path / "a.json", figures)], tmp_path / "out")
+    page = (tmp_path / "out.md").read_text()
+    assert "| fitness | Spearman | 9 | -0.300 (no interval) |" in page
+    assert "**" not in page
+    assert "NaN" not in (tmp_path / "out.json").read_text()
+
+
 def test_what_cannot_stand_side_by_side(tmp_path: Path) -> None:
     one = report(tmp_path / "a.json", [figure("classes", "-GENOSSM_LLR", 0.6)])
     with pytest.raises(ConfigError, match="judged on 'classes' in two reports"):

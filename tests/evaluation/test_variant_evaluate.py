@@ -121,6 +121,16 @@ def test_a_perfect_and_a_blind_score() -> None:
     assert (difference.method, difference.auroc, difference.interval) == ("blind", 0.5, (0.5, 0.5))
 
 
+def test_alleles_in_few_blocks_give_no_interval() -> None:
+    frequencies = np.tile([0.001, 0.3], 20)
+    scores = {"model": np.where(frequencies > 0.1, 2.0, 1.0), "blind": np.zeros(40)}
+    result = compare_by_frequency("SNV", scores, frequencies, np.arange(40), block=10, replicates=50, seed=0)
+    assert result.separations is not None
+    assert result.separations["model"].auroc == 1.0
+    assert np.isnan(result.separations["model"].interval).all()
+    assert np.isnan(result.differences[0].interval).all()
+
+
 def test_no_area_without_both_sides() -> None:
     result = compare_by_frequency(
         "SNV", {"model": np.arange(3.0)}, np.array([0.2, 0.3, 0.4]), np.arange(3), block=10, replicates=9, seed=0
@@ -302,6 +312,10 @@ def test_few_blocks_give_no_verdict(scored: Path, fasta: Path, tmp_path: Path) -
     )
     assert "has 2 blocks of 1,000 bases, too few" in report.sentence()
     assert "chance" not in report.sentence()
+    assert "no interval" in report.table()
+    content = json.loads((tmp_path / "few.json").read_text())
+    assert content["results"][0]["methods"][0]["interval"] is None
+    assert "no interval" in variants_section(content).render()
 
 
 @pytest.mark.parametrize(
