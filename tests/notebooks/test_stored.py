@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
+
+from genossm.models.shipped import shipped_names
 
 
 def test_no_notebook_holds_outputs(notebooks: Path) -> None:
@@ -33,3 +36,11 @@ def test_paths_are_relative(notebooks: Path) -> None:
                 source = "\n".join(line for line in cell["source"].splitlines() if not line.startswith("%"))
                 texts = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
                 assert not [text for text in texts if isinstance(text, str) and text.startswith(("/", "~"))]
+
+
+def test_the_tour_names_a_model_that_ships(notebooks: Path) -> None:
+    cells = nbformat.read(notebooks / "01_tour.ipynb", as_version=4).cells
+    text = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+    named = re.findall(r'genossm\.load\("([^"]+)"\)', text)
+    assert named
+    assert set(named) <= set(shipped_names())
