@@ -15,7 +15,7 @@ from genossm.genome.names import ContigNames
 from genossm.genome.runs import Runs, reference_digest
 from genossm.genome.source import Source
 from genossm.sequence.alphabet import COMPLEMENT_TABLE
-from genossm.sequence.interval import Interval
+from genossm.sequence.interval import Interval, as_interval
 from genossm.sequence.normalize import Fetch
 from genossm.sequence.tokenizer import NucleotideTokenizer, Tokenizer
 
@@ -87,23 +87,25 @@ class Genome:
         """Whether the contig's end joins its start."""
         return self.resolve(contig) in self._circular
 
-    def fetch(self, interval: Interval, *, uppercase: bool = True) -> bytes:
+    def fetch(self, interval: Interval | str, *, uppercase: bool = True) -> bytes:
         """ASCII letters of an interval, reverse-complemented on the minus strand.
 
+        interval: or a 1-based region, as in "chr1:1,000-2,000".
         uppercase: if False, soft-masked bases come in lower case.
-        Raises: ContigNotFoundError; IntervalError if it leaves the contig.
+        Raises: ContigNotFoundError; IntervalError if it leaves the contig or cannot be read; UsageError for anything
+        but an interval or a region.
         """
         return self.fetch_array(interval, uppercase=uppercase).tobytes()
 
     def fetch_array(
-        self, interval: Interval, *, uppercase: bool = True, out: npt.NDArray[np.uint8] | None = None
+        self, interval: Interval | str, *, uppercase: bool = True, out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
         """`fetch` as a uint8 array of ASCII codes (length,), written into `out` if given."""
         return self._read(interval, _UPPER if uppercase else _IDENTITY, out)
 
     def encode(
         self,
-        interval: Interval,
+        interval: Interval | str,
         tokenizer: Tokenizer,
         *,
         uppercase: bool = True,
@@ -175,7 +177,8 @@ class Genome:
     def __reduce__(self) -> tuple[Callable[..., Genome], tuple[Any, ...]]:
         return _reopen, (str(self.path), *self._given)
 
-    def _read(self, interval: Interval, table: bytes, out: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
+    def _read(self, interval: Interval | str, table: bytes, out: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.uint8]:
+        interval = as_interval(interval)
         contig, length = self._checked(interval)
         if out is None:
             out = np.empty(len(interval), dtype=np.uint8)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genossm.core.errors import ConfigError, MethodError
+from genossm.core.errors import ConfigError, MethodError, UsageError
 from genossm.core.provenance import Provenance
 from genossm.core.strict import to_mapping
 from genossm.models.memory import require_memory
@@ -86,10 +86,15 @@ class SequenceModel(nn.Module):
     ) -> ModelOutput:
         """Read tokens (uint8, int32 or int64) and predict, from `state` on if one is given.
 
-        Raises: ShapeError for ids that are not (batch, length) or a state of other rows or layers; MethodError for a
-        state given to or asked of a model that reads both ways; MemoryEstimateError before anything runs, if
-        batch x length cannot fit in memory.
+        Raises: UsageError for letters; ShapeError for ids that are not (batch, length) or a state of other rows or
+        layers; MethodError for a state given to or asked of a model that reads both ways; MemoryEstimateError before
+        anything runs, if batch x length cannot fit in memory.
         """
+        if not isinstance(input_ids, Tensor):
+            raise UsageError(
+                f"A model reads a tensor of token ids (batch, length); got {type(input_ids).__name__}. "
+                "Encode letters first: model(model.encode(sequence))."
+            )
         if input_ids.dim() == 2:
             batch, length = input_ids.shape
             require_memory(self.config, batch, length, self.head.weight, hidden_states=return_hidden_states)
@@ -101,6 +106,11 @@ class SequenceModel(nn.Module):
 
     def encode(self, sequence: str | bytes, *, add_bos: bool = False) -> Int[Tensor, "1 length"]:
         """Token ids of one sequence on the model's device, with [BOS] in front on request."""
+        if isinstance(sequence, list | tuple):
+            raise UsageError(
+                f"encode takes one sequence; got a {type(sequence).__name__} of {len(sequence)}. Encode each, and join "
+                "those of one length with torch.cat."
+            )
         ids = torch.from_numpy(self.tokenizer.encode(sequence)).to(self.device, torch.int64)
         return self.prepend_bos(ids[None]) if add_bos else ids[None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,11 +60,12 @@ def to_png(figure: Figure, *, dots_per_inch: int = 150) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Path, *, force: bool = False, dots_per_inch: int = 150) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str], *, force: bool = False, dots_per_inch: int = 150) -> None:
     """Write a PNG, SVG or PDF file, by the name's end, whole or not at all; the same figure gives the same bytes.
 
     Raises: OutputExistsError without `force`.
     """
+    path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     dates = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
     with atomic_file(path, force=force) as temporary:

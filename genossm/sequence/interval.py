@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from genossm.core.errors import ContigNotFoundError, IntervalError
+from genossm.core.errors import ContigNotFoundError, IntervalError, UsageError
 
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _REGION = re.compile(rf"(?P<contig>.+):(?P<first>{_NUMBER})-(?P<last>{_NUMBER})?(?:\((?P<strand>[+-])\))?")
@@ -102,6 +102,17 @@ class Interval:
         if contig_length is not None:
             start, end = max(0, start), min(contig_length, end)
         return replace(self, start=start, end=end)
+
+
+def as_interval(interval: Interval | str) -> Interval:
+    """An interval as it is, or a 1-based region as `Interval.parse` reads it. Raises: IntervalError; UsageError."""
+    if isinstance(interval, Interval):
+        return interval
+    if isinstance(interval, str):
+        return Interval.parse(interval)
+    raise UsageError(
+        f"{interval!r} is no interval; wanted an Interval, or a region such as 'chr1:1,000-2,000' (1-based, inclusive)."
+    )
 
 
 def parse_region(text: str, length_of: Callable[[str], int]) -> Interval:

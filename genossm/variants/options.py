@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any, Literal
 
 from genossm.core.errors import UsageError
@@ -44,6 +45,8 @@ class ScoringOptions:
     heads: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("context", "horizon", "neighbourhood"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.context is not None and (self.context < 8 or self.context % 4):
             raise UsageError(f"A context of {self.context} bases is not possible; wanted a multiple of 4, at least 8.")
         if self.horizon is not None and self.horizon < 1:
@@ -130,3 +133,11 @@ class ScoringOptions:
             **neighbourhood,
             "both_strands": self.both_strands,
         }
+
+
+def _whole(name: str, value: int | None) -> int | None:
+    """A number of bases as int, of whatever integer type it is."""
+    try:
+        return None if value is None else index(value)
+    except TypeError:
+        raise UsageError(f"{name} is {value!r}; wanted a whole number, as in {name}=1024.") from None

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from genossm.genome import Genome
 from genossm.models import SequenceModel
 from genossm.sequence import Interval, reverse_complement
+from genossm.sequence.interval import as_interval
+from genossm.variants.given import require_model_and_genome
 from genossm.variants.locate import Allele, ScoredAllele
 from genossm.variants.options import DEFAULT_CONTEXT, DEFAULT_HORIZON, ScoringOptions
 from genossm.variants.scorer import Scorer
@@ -76,7 +78,7 @@ class Piece:
 def saturation(
     model: SequenceModel,
     genome: Genome,
-    interval: Interval,
+    interval: Interval | str,
     *,
     context: int = DEFAULT_CONTEXT,
     horizon: int | None = DEFAULT_HORIZON,
@@ -85,13 +87,16 @@ def saturation(
 ) -> Saturation:
     """Score the three substitutions of every base of `interval` by the method of the model's own objective.
 
-    interval: on the minus strand the result is that strand's: its letters, from the interval's end to its start. The
-    strand that the model reads is another matter, `both_strands`; the options are those of `score`.
+    interval: or a 1-based region, as in "chr1:1,000-2,000". On the minus strand the result is that strand's: its
+    letters, from the interval's end to its start. The strand that the model reads is another matter, `both_strands`;
+    the options are those of `score`.
     Raises: ContigNotFoundError; IntervalError if it leaves the contig; what `score` raises.
 
     >>> saturation(model, genome, Interval.parse("20:1000201-1000210"), context=64).scores.shape
     (10, 4)
     """
+    require_model_and_genome("saturation", model, genome)
+    interval = as_interval(interval)
     scorer = Scorer(model, genome, ScoringOptions(context, horizon, both_strands), batch_size=batch_size)
     return whole_map(interval, saturation_pieces(scorer, interval), strands=len(scorer.options.strands))
 

@@ -16,6 +16,7 @@ from genossm.models import SequenceModel
 from genossm.sequence import Placement, Variant
 from genossm.variants.embedding_passes import EmbeddingPasses
 from genossm.variants.extras import Extras, Quantiles, head_methods
+from genossm.variants.given import read_variants, require_model_and_genome
 from genossm.variants.heads.features import PairMeans
 from genossm.variants.heads.passes import head_passes
 from genossm.variants.locate import BLOCK, Allele, EmbeddingDistances, Located, Locator, ScoredAllele
@@ -53,7 +54,7 @@ def score(
 def score(
     model: SequenceModel,
     genome: Genome,
-    variants: Iterable[Variant | Allele],
+    variants: Iterable[Variant | Allele | str] | Variant | Allele | str,
     *,
     methods: str | Iterable[str] | None = None,
     context: int | None = DEFAULT_CONTEXT,
@@ -69,7 +70,7 @@ def score(
 def score(
     model: SequenceModel,
     genome: Genome,
-    variants: Iterable[Variant | Allele] | DataFrame,
+    variants: Iterable[Variant | Allele | str] | Variant | Allele | str | DataFrame,
     *,
     methods: str | Iterable[str] | None = None,
     context: int | None = DEFAULT_CONTEXT,
@@ -82,8 +83,9 @@ def score(
 ) -> Iterator[ScoredAllele] | DataFrame:
     """Scores of every allele, in the order given; nothing is read or written but the genome.
 
-    variants: one by one, to an iterator that scores as it is read; or a pandas DataFrame with the columns contig, pos,
-    ref and alt (or variant), to a DataFrame with the same rows and the columns of `genossm score-table` behind them.
+    variants: one by one, as objects or texts ("20:1000226:A>T"), to an iterator that scores as it is read; or a pandas
+    DataFrame with the columns contig, pos, ref and alt (or variant), to a DataFrame with the same rows and the columns
+    of `genossm score-table` behind them.
     methods: names, None for that of the model's own objective.
     "llr" (causal models): Σ ln p(ALT) − Σ ln p(REF) over the same number of letters of either haplotype, from the first
     where they differ, each given all letters before it.
@@ -101,17 +103,19 @@ def score(
     `ScoringOptions`).   both_strands: the mean of both strands; a reverse-complement-equivariant model always gives it,
     in one run.   batch_size: rows in one pass, None to choose by their length.
     extras: heads that `methods` name, and a calibration; their numbers then stand among the `numbers`.
-    Raises: UsageError for impossible options; MethodError for a method that the model does not give.
+    Raises: UsageError for impossible options or arguments of another kind; VariantError for a text that is no variant;
+    MethodError for a method that the model does not give.
 
     >>> [(str(one.variant), str(one.status)) for one in score(model, genome, [Variant.parse("20:1000226:A>T")])]
     [('20:1000226:A>T', 'OK')]
     """
+    require_model_and_genome("score", model, genome)
     names = (methods,) if isinstance(methods, str) else tuple(methods or ())
     options = ScoringOptions(context, horizon, both_strands, names, neighbourhood, exact)
     scorer = Scorer(model, genome, options, batch_size=batch_size, extras=extras)
     if hasattr(variants, "columns"):
         return scored_frame(scorer, cast("DataFrame", variants))
-    return scorer.stream(cast("Iterable[Variant | Allele]", variants))
+    return scorer.stream(read_variants(variants))
 
 
 class Passes(Protocol):

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genossm.genome
-from genossm.core.errors import ContigNotFoundError, InputFileError, IntervalError
+from genossm.core.errors import ContigNotFoundError, InputFileError, IntervalError, UsageError
 from genossm.genome.fasta_index import index_for
 from genossm.genome.raw import END_BLOCK, packing_of
 from genossm.sequence import Interval, NucleotideTokenizer
@@ -224,3 +224,12 @@ def test_runs_are_where_the_letters_are(sequence: str, tmp_path_factory: pytest.
             assert rebuilt.tolist() == [letter in wanted for letter in sequence]
             # Runs are the longest ones: they never touch.
             assert (runs[1:, 0] > runs[:-1, 1]).all()
+
+
+def test_a_region_stands_for_its_interval(human_fasta: Path) -> None:
+    with genossm.genome.open(human_fasta) as genome:
+        assert genome.fetch("20:5,001-5,010(-)") == genome.fetch(Interval("20", 5_000, 5_010, "-"))
+        with pytest.raises(IntervalError, match="has one number"):
+            genome.fetch("20:5001")
+        with pytest.raises(UsageError, match="is no interval; wanted an Interval, or a region"):
+            genome.fetch(("20", 5_000, 5_010))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import genossm
-from genossm.core.errors import ConfigError
+from genossm.core.errors import ConfigError, UsageError
 from genossm.models import PRESETS, SequenceModel, StackConfig, preset
 from genossm.sequence import NucleotideTokenizer
 
@@ -109,3 +109,11 @@ def test_presets_are_valid_and_named() -> None:
 
 def test_top_level_name_is_the_loader() -> None:
     assert genossm.load is genossm.models.load
+
+
+def test_letters_and_lists_in_the_wrong_place_are_refused(make_model: Make) -> None:
+    model = make_model()
+    with pytest.raises(UsageError, match=r"token ids \(batch, length\); got str.*model.encode"):
+        model("ACGT")
+    with pytest.raises(UsageError, match="encode takes one sequence; got a list of 2"):
+        model.encode(["ACGT", "ACG"])

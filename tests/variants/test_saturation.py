@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import genossm.genome
-from genossm.core.errors import ContigNotFoundError, IntervalError
+from genossm.core.errors import ContigNotFoundError, IntervalError, UsageError
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
 from genossm.sequence import Interval, Variant, reverse_complement
@@ -139,3 +139,14 @@ def test_the_documented_example_runs(model: SequenceModel, human_fasta: Path) ->
         names = {"model": model, "genome": genome, "saturation": saturation, "Interval": Interval}
         [example] = doctest.DocTestFinder(recurse=False).find(saturation, "saturation", globs=names)
         assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=1)
+
+
+def test_a_region_is_read_and_swapped_arguments_are_refused(model: SequenceModel, human_genome: Genome) -> None:
+    found = saturation(model, human_genome, "20:5,001-5,004", context=CONTEXT)
+    assert found.interval == Interval("20", 5_000, 5_004)
+    wanted = saturation(model, human_genome, found.interval, context=CONTEXT)
+    assert (found.scores == wanted.scores).all()
+    with pytest.raises(UsageError, match="saturation got the genome first"):
+        saturation(human_genome, model, REGION)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is no interval"):
+        saturation(model, human_genome, ("20", 5_000, 5_004), context=CONTEXT)  # type: ignore[arg-type]

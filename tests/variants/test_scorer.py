@@ -7,18 +7,19 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import genossm.genome
-from genossm.core.errors import NumericsError, UsageError
+from genossm.core.errors import NumericsError, UsageError, VariantError
 from genossm.genome import Genome
 from genossm.models import SequenceModel, StackConfig
-from genossm.sequence import Variant
+from genossm.sequence import Interval, Variant
 from genossm.testing.strategies import repetitive_dna, variants
-from genossm.variants import Allele, ScoredAllele, Status, passes, score
+from genossm.variants import Allele, ScoredAllele, ScoringOptions, Status, passes, score
 from genossm.variants.definition import causal_llr
 
 # Two ways to the same score agree to 1e-3 nats per 1,024 summed letters.
@@ -208,3 +209,35 @@ def test_the_example_in_the_docstring_runs(model: SequenceModel, human_fasta: Pa
         names = {"score": score, "model": model, "genome": genome, "Variant": Variant}
         [example] = doctest.DocTestFinder(recurse=False).find(score, "score", globs=names)
         assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=1)
+
+
+def test_texts_and_a_single_variant_are_read(model: SequenceModel, human_genome: Genome) -> None:
+    first = human_genome.fetch(Interval("20", 5_000, 5_001)).decode()
+    text = f"20:5001:{first}>{'A' if first != 'A' else 'C'}"
+    wanted = list(score(model, human_genome, [Variant.parse(text)], context=64))
+    for given_as in ([text], text, Variant.parse(text)):
+        assert list(score(model, human_genome, given_as, context=64)) == wanted
+
+
+def test_arguments_of_another_kind_are_refused_by_name(model: SequenceModel, human_genome: Genome) -> None:
+    path = human_genome.path
+    for arguments, message in (
+        ((human_genome, model, []), "got the genome first"),
+        ((model, path, []), r"the genome is PosixPath.*genossm.genome.open"),
+        (("a/model", human_genome, []), r"the model is 'a/model'.*genossm.load"),
+        ((model, model, []), "the genome is a SequenceModel"),
+        ((model, human_genome, path), "score_file"),
+        ((model, human_genome, None), "the variants are None"),
+        ((model, human_genome, [("20", 5_001, "A", "C")]), "is no variant"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            list(score(*arguments, context=64))  # type: ignore[call-overload]
+    with pytest.raises(VariantError, match="Cannot read variant"):
+        list(score(model, human_genome, ["calls.vcf"], context=64))
+
+
+@pytest.mark.parametrize("name", ["context", "horizon", "neighbourhood"])
+def test_lengths_are_whole_numbers_of_any_type(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"{name} is 1024.0; wanted a whole number"):
+        ScoringOptions(**{name: 1024.0})  # type: ignore[arg-type]
+    assert type(getattr(ScoringOptions(**{name: np.int64(1024)}), name)) is int  # type: ignore[arg-type]
