@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from genossm.plotting.figures import BASELINE, INK, MODEL, QUIET, new_figure
+from genossm.plotting.figures import BASELINE, INK, MODEL, QUIET, new_figure, require_named, require_one_each
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,10 @@ def bits_comparison(
     """Bits per base of several methods with their intervals, best on top; `model` names the highlighted one.
 
     unit: what the bits are of, for the axis.
+    Raises: UsageError for unequal lengths, or a model that is not among the names.
     """
+    require_one_each("a method", names=len(names), bits=len(bits), intervals=len(intervals))
+    require_named(model, names)
     order = sorted(range(len(names)), key=lambda i: -bits[i])
     figure, axes = new_figure(7.0, 0.8 + 0.36 * len(names))
     for row, i in enumerate(order):
@@ -53,7 +56,13 @@ def bits_comparison(
 def bits_along_region(
     starts: Sequence[int], curves: Mapping[str, Sequence[float]], *, contig: str, model: str, unit: str = UNIT
 ) -> Figure:
-    """Bits per base in consecutive blocks; `starts` are 0-based block starts on `contig`, `unit` the axis' label."""
+    """Bits per base in consecutive blocks; `starts` are 0-based block starts on `contig`, `unit` the axis' label.
+
+    Raises: UsageError for curves of another length than `starts`, or a model that is not among them.
+    """
+    for name, values in curves.items():
+        require_one_each("a block", starts=len(starts), **{f"values of {name}": len(values)})
+    require_named(model, curves)
     figure, axes = new_figure(7.0, 3.0)
     megabases = [start / 1e6 for start in starts]
     for name, values in curves.items():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genossm.core.atomic import atomic_file
-from genossm.core.errors import GenossmError
+from genossm.core.errors import GenossmError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ MODEL = "#0072B2"
 BASELINE = "#E69F00"
 QUIET = ("#999999", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")
 INK = "#333333"
+_KINDS = ("png", "svg", "pdf")
 
 
 def new_figure(width: float = 7.0, height: float = 3.2) -> tuple[Figure, Axes]:
@@ -43,6 +45,19 @@ def new_figure(width: float = 7.0, height: float = 3.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def require_one_each(what: str, **lengths: int) -> None:
+    """Raises: UsageError if the lengths differ, naming them all."""
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise UsageError(f"Unequal lengths: {counts}; wanted one {what}.")
+
+
+def require_named(model: str, names: Collection[str]) -> None:
+    """Raises: UsageError if `model`, which is to be highlighted, is none of the names."""
+    if model not in names:
+        raise UsageError(f"The model to highlight is {model!r}; wanted one of {', '.join(map(repr, names)) or 'none'}.")
+
+
 def to_svg(figure: Figure, *, title: str) -> str:
     """The figure as an SVG element that stands inside an HTML page; `title` is what a screen reader says."""
     buffer = io.StringIO()
@@ -63,10 +78,14 @@ def to_png(figure: Figure, *, dots_per_inch: int = 150) -> bytes:
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, force: bool = False, dots_per_inch: int = 150) -> None:
     """Write a PNG, SVG or PDF file, by the name's end, whole or not at all; the same figure gives the same bytes.
 
-    Raises: OutputExistsError without `force`.
+    Raises: UsageError for another end; OutputExistsError without `force`.
     """
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
+    if kind not in _KINDS:
+        raise UsageError(
+            f"{path}: a figure is written as PNG, SVG or PDF; wanted a name that ends in .png, .svg or .pdf."
+        )
     dates = {"svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
     with atomic_file(path, force=force) as temporary:
         figure.savefig(temporary, format=kind, dpi=dots_per_inch, metadata=dates.get(kind))
