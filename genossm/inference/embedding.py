@@ -22,10 +22,14 @@ def mean_hidden_states(
     input_ids: windows of bases, without [BOS], which the model sees where it begins with it and which is in no mean.
     spans: for every row its stretches `(first, last)`, 0-based half-open, of at least one base each.
     A causal model runs in segments; memory does not grow with its window.
-    Raises: ValueError for rows without spans of their own, or an empty span; MemoryEstimateError.
+    Raises: ValueError for rows without spans of their own, or a span that is empty or leaves its window, naming it;
+    MemoryEstimateError.
     """
-    if len(spans) != len(input_ids) or any(not 0 <= a < b <= input_ids.shape[1] for row in spans for a, b in row):
-        raise ValueError(f"{len(spans)} rows of spans for ids of {tuple(input_ids.shape)}, or a span outside of them.")
+    if len(spans) != len(input_ids):
+        raise ValueError(f"{len(spans)} rows of spans for ids of {tuple(input_ids.shape)}; wanted one a row of ids.")
+    for number, of_row in enumerate(spans):
+        for first, last in of_row:
+            _require_inside(number, first, last, input_ids.shape[1])
     sums = [torch.zeros(len(row), model.config.d_model, dtype=torch.float64) for row in spans]
     for start, hidden in _pieces(model, input_ids):
         for row, of_row in enumerate(spans):
@@ -35,6 +39,21 @@ def mean_hidden_states(
                     sums[row][number] += inside.sum(dim=0, dtype=torch.float64).cpu()
     lengths = (torch.tensor([[last - first] for first, last in row], dtype=torch.float64) for row in spans)
     return [total / length.view(-1, 1) for total, length in zip(sums, lengths)]
+
+
+def _require_inside(row: int, first: int, last: int, length: int) -> None:
+    if 0 <= first < last <= length:
+        return
+    fault = (
+        "begins before the window" if first < 0
+        else "is empty" if first == last
+        else "ends before it begins" if last < first
+        else f"leaves the window, which has {length:,} bases"
+    )  # fmt: skip
+    raise ValueError(
+        f"Span ({first}, {last}) of row {row} {fault}; wanted 0 <= first < last <= {length} (0-based, last not "
+        "included)."
+    )
 
 
 def _pieces(model: SequenceModel, input_ids: Tensor) -> Iterator[tuple[int, Tensor]]:

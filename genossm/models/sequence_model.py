@@ -105,7 +105,13 @@ class SequenceModel(nn.Module):
         return ModelOutput(self.head(output.last_hidden), output.hidden_states, output.state if return_state else None)
 
     def encode(self, sequence: str | bytes, *, add_bos: bool = False) -> Int[Tensor, "1 length"]:
-        """Token ids of one sequence on the model's device, with [BOS] in front on request."""
+        """Token ids of one sequence on the model's device, with [BOS] in front on request; one a letter.
+
+        A, C, G, T and N have a token each, lower case (soft-masked) the same ones unless the tokenizer says
+        `uppercase=False`, when it becomes [UNK]. IUPAC codes such as R, U, gaps and any other letter become [UNK], or
+        raise under the tokenizer's `on_unknown="raise"`. Spaces and line ends are letters too.
+        Raises: UsageError for a list of sequences; AlphabetError for a letter that the tokenizer refuses.
+        """
         if isinstance(sequence, list | tuple):
             raise UsageError(
                 f"encode takes one sequence; got a {type(sequence).__name__} of {len(sequence)}. Encode each, and join "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -80,6 +82,14 @@ def test_means_of_what_the_head_reads(
 
 
 def test_spans_have_to_lie_in_their_windows(masked_model: SequenceModel) -> None:
-    for spans in ([], [[(0, 9)]], [[(3, 3)]], [[(0, 2)], [(0, 2)]]):
+    for spans in ([], [[(0, 2)], [(0, 2)]]):
         with pytest.raises(ValueError, match="rows of spans"):
             mean_hidden_states(masked_model, windows(1, 8), spans)
+    for span, fault in (
+        ((0, 9), "leaves the window, which has 8 bases"),
+        ((0, 0), "is empty"),
+        ((5, 3), "ends before it begins"),
+        ((-2, 5), "begins before the window"),
+    ):
+        with pytest.raises(ValueError, match=rf"Span {re.escape(str(span))} of row 1 {fault}; wanted 0 <= first"):
+            mean_hidden_states(masked_model, windows(2, 8), [[(0, 2)], [(0, 1), span]])

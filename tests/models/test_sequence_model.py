@@ -38,6 +38,8 @@ def test_encode_and_bos(make_model: Make) -> None:
     assert model.begins_with_bos
     assert model.encode("ACgtN").tolist() == [[7, 8, 9, 10, 11]]
     assert model.encode(b"AC", add_bos=True).tolist() == [[2, 7, 8]]
+    # IUPAC codes, U, gaps and spaces.
+    assert model.encode("ARU- nG").tolist() == [[7, 6, 6, 6, 6, 11, 9]]
     ids = torch.tensor([[7], [8]], dtype=torch.uint8)
     assert model.prepend_bos(ids).tolist() == [[2, 7], [2, 8]]
     assert model.prepend_bos(ids).dtype == torch.uint8
