@@ -112,6 +112,12 @@ def training_section(run: Path) -> Section:
     )
 
 
+def _ends(interval: Sequence[float] | None) -> tuple[float, float]:
+    """Of an interval as JSON holds it."""
+    low, high = interval or (math.nan, math.nan)
+    return low, high
+
+
 def bases_section(content: Mapping[str, Any]) -> Section:
     """The model beside the Markov models, and both along the judged region."""
     words = _words(content)
@@ -120,7 +126,7 @@ def bases_section(content: Mapping[str, Any]) -> Section:
     compared = bits_comparison(
         [method["name"] for method in methods],
         [method["bits_per_base"] for method in methods],
-        [tuple(method["interval"] or (math.nan, math.nan)) for method in methods],
+        [_ends(method["interval"]) for method in methods],
         model=model,
         unit=words.unit,
     )
