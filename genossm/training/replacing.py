@@ -31,6 +31,8 @@ def replacing(directory: Path) -> Iterator[Callable[[], None]]:
         return
     with readable_write_errors(target, "The run in it is as it was; choose another output.directory."):
         os.rename(target, aside)
+    # Now, as the kernel gives no time to say it when memory is full.
+    logger.warning("The old run is kept as %s until the new one has a checkpoint.", aside)
     try:
         yield lambda: shutil.rmtree(aside, ignore_errors=True)
     except BaseException:

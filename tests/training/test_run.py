@@ -260,6 +260,7 @@ def test_force_keeps_the_old_run_if_the_new_one_cannot_be_set_up(
     with pytest.raises(error, match="no such machine"):
         train(config, force=True)
     assert sorted(config.output.directory.rglob("*")) == before
+    assert "until the new one has a checkpoint" in caplog.text
     assert "the one that it was to replace is back in" in caplog.text
 
 
