@@ -127,7 +127,9 @@ def test_alleles_without_a_score_have_no_distance(masked_model: SequenceModel, m
     genome: Genome = make_genome({"1": "ACGTACGTAACCGGTTACGT"})
     rows = ("1\t2\t.\tC\tT,<DEL>,C\t.\t.\tGENOSSM_EMB_L2=9,9,9;DP=3\n", "1\t4\t.\tT\t.\t.\t.\t.\n")
     source = tmp_path / "in.vcf"
-    source.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n" + "".join(rows))
+    declared = '##INFO=<ID=GENOSSM_EMB_L2,Number=A,Type=Float,Description="Of an earlier run">\n'
+    columns = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    source.write_text("##fileformat=VCFv4.2\n" + declared + columns + "".join(rows))
     for methods in (("embedding",), ()):
         options = ScoringOptions(context=64, methods=methods)
         score_file(
