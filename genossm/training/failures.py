@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -14,18 +15,20 @@ from genossm.core.errors import GenossmError, MemoryEstimateError, OutputError, 
 from genossm.models.memory import PassMemoryError, available_bytes
 from genossm.training.config import TrainConfig
 from genossm.training.estimate import estimate
+from genossm.training.numerics import how_to_go_on
+from genossm.training.resume import has_checkpoint
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (is killed by signal: ([^.]*)|exited unexpectedly)")
 _CPU_MEMORY = "can't allocate memory"
 # The rest goes to libraries, and to pieces too small to use.
 _USABLE = 0.95
-_RESUME = "--resume goes on from the last checkpoint."
 
 
 @contextmanager
-def readable_failures(config: TrainConfig, device: torch.device) -> Iterator[None]:
+def readable_failures(config: TrainConfig, device: torch.device, checkpoints: Path) -> Iterator[None]:
     """Turn failures of the machine inside the block into errors that say what to change.
 
+    checkpoints: the run's folder of them, by which they say how to go on.
     Raises: WorkerDiedError, MemoryEstimateError, OutputError; anything else as it came.
     """
     try:
@@ -33,39 +36,44 @@ def readable_failures(config: TrainConfig, device: torch.device) -> Iterator[Non
     except OutputError as error:
         if not isinstance(error.__cause__, OSError):
             raise
-        raise _full_disk(config, error.__cause__) from error
+        raise _full_disk(config, error.__cause__, _go_on(checkpoints)) from error
     except PassMemoryError as error:
         raise MemoryEstimateError(f"{error.shortage} {_smaller_passes(config)}") from error
     except GenossmError as error:
         raise _without_traceback(error) from error
     except torch.OutOfMemoryError as error:
-        raise MemoryEstimateError(_out_of_memory(config, device, str(error))) from error
+        raise MemoryEstimateError(_out_of_memory(config, device, str(error), _go_on(checkpoints))) from error
     except RuntimeError as error:
         died = _WORKER.search(str(error))
         if died is not None:
-            raise WorkerDiedError(_worker_died(config, died.group(1), died.group(3))) from error
+            raise WorkerDiedError(_worker_died(config, died.group(1), died.group(3), _go_on(checkpoints))) from error
         if _CPU_MEMORY in str(error):
-            raise MemoryEstimateError(_out_of_memory(config, device, str(error))) from error
+            raise MemoryEstimateError(_out_of_memory(config, device, str(error), _go_on(checkpoints))) from error
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise _full_disk(config, error) from error
+        raise _full_disk(config, error, _go_on(checkpoints)) from error
 
 
-def _full_disk(config: TrainConfig, error: OSError) -> OutputError:
+def _go_on(checkpoints: Path) -> str:
+    there = has_checkpoint(checkpoints)
+    return "--resume goes on from the last checkpoint." if there else how_to_go_on(has_checkpoint=False)
+
+
+def _full_disk(config: TrainConfig, error: OSError, go_on: str) -> OutputError:
     return OutputError(
         f"Cannot write to {config.output.directory}: {error.strerror}. What was written before is whole. Make room; "
-        f"{_RESUME}"
+        f"{go_on}"
     )
 
 
-def _worker_died(config: TrainConfig, pids: str, signal_name: str | None) -> str:
+def _worker_died(config: TrainConfig, pids: str, signal_name: str | None, go_on: str) -> str:
     how = f"was killed ({signal_name.strip()})" if signal_name else "ended unexpectedly"
     return (
         f"A loader process (pid {pids.strip()}) {how}. The machine, the container or /dev/shm ran out of memory, or "
         f"somebody ended it. Lower data.workers (it is {config.data.workers}; 0 reads in the training process itself), "
-        f"or ask for more memory. {_RESUME}"
+        f"or ask for more memory. {go_on}"
     )
 
 
@@ -80,7 +88,7 @@ def _smaller_passes(config: TrainConfig) -> str:
     )
 
 
-def _out_of_memory(config: TrainConfig, device: torch.device, message: str) -> str:
+def _out_of_memory(config: TrainConfig, device: torch.device, message: str, go_on: str) -> str:
     """What was asked for, what is there, and the length that would fit."""
     found = estimate(config, device)
     # What this process itself holds goes when it ends, and is in the estimate again.
@@ -90,13 +98,13 @@ def _out_of_memory(config: TrainConfig, device: torch.device, message: str) -> s
     asked_for = f" (asked for {asked.group(1)} more)" if asked else ""
     begin = f"{device} ran out of memory{asked_for}. "
     if there is None:
-        return f"{begin}A step needs about {found.peak / 1e9:.2f} GB. Lower data.micro_batch or data.window. {_RESUME}"
+        return f"{begin}A step needs about {found.peak / 1e9:.2f} GB. Lower data.micro_batch or data.window. {go_on}"
     if found.fits:
         return (
             f"{begin}A training step needs about {found.peak / 1e9:.2f} GB of {there / 1e9:.2f} GB, so something else "
             "took it: another program on the device (nvidia-smi shows it), validation (data.validation_batch, "
             "data.validation_window), or pieces of memory too small to use "
-            f"(PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True). {_RESUME}"
+            f"(PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True). {go_on}"
         )
     return (
         f"{begin}A step of {found.batch} x {found.window:,} bases needs about {found.peak / 1e9:.2f} GB of "

@@ -86,7 +86,7 @@ def fit(
     stopped: Stopped | None = None
     with _quiet_lightning():
         trainer = build_trainer(config, [log, *watchers, kept, Stops(_leg_seconds(config), kept.save), lines])
-        with readable_failures(config, trainer.strategy.root_device):
+        with readable_failures(config, trainer.strategy.root_device, checkpoints):
             try:
                 trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
             except Stopped as reason:

@@ -16,7 +16,8 @@ def require_model_and_genome(function: str, model: object, genome: object) -> No
     """Raises: UsageError if they are swapped, or paths, or anything else."""
     if isinstance(model, Genome) and isinstance(genome, SequenceModel):
         raise UsageError(f"{function} got the genome first; wanted {function}(model, genome, …). Exchange the two.")
-    if not isinstance(model, SequenceModel):
+    # What torch.compile makes of a model is none, and passes all of a model's attributes on.
+    if not isinstance(model, SequenceModel) and not hasattr(model, "backbone"):
         raise UsageError(
             f"{function}: the model is {_told(model)}; wanted a loaded one, as genossm.load(path) gives it."
         )

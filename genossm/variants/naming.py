@@ -11,7 +11,7 @@ from genossm.core.errors import InputFileError, UsageError
 
 DEFAULT_TAG = "GENOSSM"
 _ID = re.compile(rb"##INFO=<(?:.*?,)?ID=([^,>]+)")
-_ANNOUNCED = re.compile(rb"##genossm\.(.+)_version=")  # every run under a tag of its own writes one
+_ANNOUNCED = re.compile(rb"##genossm\.([A-Za-z0-9_.]+)_version=")  # every run under a tag of its own writes one
 
 
 @dataclass(frozen=True)

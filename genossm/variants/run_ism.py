@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import genossm.genome
-from genossm.core.atomic import atomic_file, refuse_overwrite
+from genossm.core.atomic import atomic_file
 from genossm.core.errors import UsageError
 from genossm.core.provenance import Provenance
 from genossm.sequence import parse_region
 from genossm.variants.methods import LLR, Tag
 from genossm.variants.opening import Request
+from genossm.variants.outputs import refuse_outputs
 from genossm.variants.table_files import parquet, parquet_facts
 from genossm.variants.vcf_header import STATUS, values_of
 
@@ -41,11 +42,7 @@ class IsmOutputs:
 
     def refuse_early(self, length: int, *, force: bool) -> None:
         """Raise before anything slow begins what would be raised in the end."""
-        paths = (self.table, *self.pictures)
-        for number, path in enumerate(paths):
-            refuse_overwrite(path, force=force)
-            if path.resolve() in (other.resolve() for other in paths[:number]):
-                raise UsageError(f"Two outputs are both {path}. Choose another for one of them.")
+        refuse_outputs((self.table, *self.pictures), (), force=force)
         if self.table.suffix.lower() != ".parquet":
             raise UsageError(f"The table is Parquet; got the name {self.table}, wanted one that ends in .parquet.")
         for path in self.pictures:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import genossm.genome
-from genossm.core.atomic import atomic_file, refuse_overwrite
-from genossm.core.errors import UsageError
+from genossm.core.atomic import atomic_file
 from genossm.core.provenance import command_line
 from genossm.variants.files import Summary
 from genossm.variants.opening import Request
+from genossm.variants.outputs import refuse_outputs
 from genossm.variants.score_table import TablePolicy, score_table
 from genossm.variants.table_files import open_table, table_kind
 
@@ -28,10 +28,7 @@ def run_score_table(
     """Score a table of variants; see `score_table` for what is raised.   summary_path: JSON of counts and digests."""
     written = [Path(path) for path in (target, summary_path) if path is not None]
     table_kind(target)
-    for path in written:
-        refuse_overwrite(path, force=policy.force)
-        if path.resolve() == Path(source).resolve():
-            raise UsageError(f"Input and output are both {path}. Choose another output.")
+    refuse_outputs(written, [source], force=policy.force)
     with open_table(source), genossm.genome.open(request.reference) as genome:
         model, options = request.open_model()
         summary = score_table(

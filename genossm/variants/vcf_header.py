@@ -135,8 +135,8 @@ def scored_info(info: bytes, scored: Sequence[Outcome], run: ScoringRun, replace
     for entry in entries:
         if _key(entry) in run.names:
             raise InputFileError(
-                f"A record holds INFO/{_key(entry).decode(errors='replace')}, which the header does not declare. Pass "
-                "--tag NAME, so that it stays, or take it out."
+                f"the record holds INFO/{_key(entry).decode()}, which the header does not declare. Pass --tag NAME, so "
+                "that it stays, or take it out."
             )
     if [one.status for one in scored] != [Status.NO_ALT]:
         columns = zip(*(values_of(one, run.fields) for one in scored))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from genossm.core.errors import InputFileError
 from genossm.variants.allele_tables import AlleleTable, open_tables
 from genossm.variants.policy import FilePolicy
 from genossm.variants.status import Status
@@ -37,7 +38,10 @@ class Files:
 
     def record(self, record: Record, alleles: Sequence[Outcome]) -> None:
         """Write a record with what is said of its alleles; tables hold what the scored file holds."""
-        line = record.with_info(scored_info(record.info, alleles, self._run, self._replaced))
+        try:
+            line = record.with_info(scored_info(record.info, alleles, self._run, self._replaced))
+        except InputFileError as error:
+            raise InputFileError(f"{record.columns[0].decode()}:{record.pos1}: {error}") from None
         if self._aside is not None and any(one.status is Status.REF_MISMATCH for one in alleles):
             self.moved += 1
             self._aside.record(line, record.columns[0], record.pos1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import multiprocessing
 import os
 import re
@@ -144,12 +145,12 @@ def test_a_loader_process_that_is_killed_is_told_with_what_to_do(
     assert train(make_config(data__workers=0), resume=True).steps == 12
 
 
-def test_an_error_of_ours_in_a_loader_process_comes_without_its_traceback(make_config: Make) -> None:
+def test_an_error_of_ours_in_a_loader_process_comes_without_its_traceback(make_config: Make, tmp_path: Path) -> None:
     text = (
         "Caught IntervalError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
         '  File "x.py", line 1, in <module>\ngenossm.core.errors.IntervalError: toy: wanted a base, got none.\n'
     )
-    with pytest.raises(IntervalError) as caught, failures.readable_failures(make_config(), CPU):
+    with pytest.raises(IntervalError) as caught, failures.readable_failures(make_config(), CPU, tmp_path):
         raise IntervalError(text)
     assert str(caught.value) == "toy: wanted a base, got none."
 
@@ -164,12 +165,12 @@ def test_an_error_of_ours_in_a_loader_process_comes_without_its_traceback(make_c
     ids=["gpu", "cpu", "segments"],
 )
 def test_memory_that_is_full_names_the_length_that_fits(
-    make_config: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, changes: dict[str, Any]
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     config = make_config(data__window=200_000, data__batch=8, data__validation_window=100, **changes)
     room = 300_000_000
     monkeypatch.setattr(failures, "available_bytes", lambda _: room)
-    with pytest.raises(MemoryEstimateError) as caught, failures.readable_failures(config, CPU):
+    with pytest.raises(MemoryEstimateError) as caught, failures.readable_failures(config, CPU, tmp_path):
         raise error
     message = str(caught.value)
     name = "segment" if changes else "window"
@@ -208,12 +209,21 @@ def test_memory_that_something_else_took_is_told_so(make_config: Make, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     monkeypatch.setattr(LanguageModelTraining, "training_step", full)
-    with pytest.raises(MemoryEstimateError, match=r"so something else took it: another program.*--resume goes on"):
+    # At the first step there is nothing to resume.
+    with pytest.raises(MemoryEstimateError, match=r"so something else took it: another program.*anew with --force"):
         train(make_config())
 
 
-def test_other_errors_stay_what_they_are(make_config: Make) -> None:
+def test_a_run_with_a_checkpoint_is_told_to_resume(make_config: Make, tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    for said in ("start anew with --force", "--resume goes on from the last checkpoint"):
+        with pytest.raises(OutputError, match=said), failures.readable_failures(make_config(), CPU, tmp_path):
+            raise full
+        (tmp_path / "last.ckpt").touch()
+
+
+def test_other_errors_stay_what_they_are(make_config: Make, tmp_path: Path) -> None:
     for error in (RuntimeError("a bug of ours"), OSError(2, "No such file"), OutputError("said well")):
-        with pytest.raises(type(error)) as caught, failures.readable_failures(make_config(), CPU):
+        with pytest.raises(type(error)) as caught, failures.readable_failures(make_config(), CPU, tmp_path):
             raise error
         assert caught.value is error

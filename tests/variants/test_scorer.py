@@ -241,3 +241,14 @@ def test_lengths_are_whole_numbers_of_any_type(name: str) -> None:
     with pytest.raises(UsageError, match=rf"{name} is 1024.0; wanted a whole number"):
         ScoringOptions(**{name: 1024.0})  # type: ignore[arg-type]
     assert type(getattr(ScoringOptions(**{name: np.int64(1024)}), name)) is int  # type: ignore[arg-type]
+
+
+def test_a_compiled_model_scores_as_it_did(model: SequenceModel, human_genome: Genome) -> None:
+    """What torch.compile gives is no SequenceModel, and passes a model's attributes on."""
+    ref = human_genome.fetch(Interval("20", 5000, 5001)).decode()
+    variant = Variant("20", 5001, ref, "A" if ref != "A" else "C")
+    [plain] = score(model, human_genome, [variant], context=64, horizon=8)
+    compiled = torch.compile(model, backend="eager")
+    [found] = score(compiled, human_genome, [variant], context=64, horizon=8)  # type: ignore[arg-type]
+    assert plain.status is Status.OK
+    assert found.llr == plain.llr
